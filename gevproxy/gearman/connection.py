@@ -1,0 +1,259 @@
+"""One socket for a worker or a client: connecting, reading, writing, the ping, the one way out.
+
+Every OSError ends here, as a reason in words. This file uses the standard library alone: it runs
+on threads as it is, on greenlets where the process has been patched. It decides nothing about
+jobs, and nothing about the next connection.
+"""
+
+import contextlib
+import fcntl
+import ipaddress
+import socket
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from gevproxy.errors import LinkError
+from gevproxy.gearman.job import Server
+from gevproxy.gearman.peer import Peer
+
+CONNECT_DEADLINE: Final = 5.0
+"""Seconds for each address of a server."""
+
+PING_AFTER: Final = 5.0
+"""Seconds without a received byte until we ask for a sign of life."""
+
+SILENT_AFTER: Final = 15.0
+"""Seconds without life until a peer counts as gone."""
+
+_RECEIVE: Final = 256 * 1024
+"""Bytes asked of one recv: some hundred jobs, and the most that one batch adds to memory."""
+
+Clock = Callable[[], float]
+P = TypeVar("P", bound=Peer)
+
+
+def reason_of(error: OSError) -> str:
+    """Say in a few words what an OSError means for a connection."""
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "reset by peer"
+    if isinstance(error, socket.gaierror):
+        return "name not found"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return (error.strerror or str(error)).lower()
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _open(server: Server) -> socket.socket:
+    """Resolve and connect. A plain address never waits in line behind a slow name server."""
+    address = (server.host, server.port)
+    if "%" in server.host or not _is_numeric(server.host):
+        return socket.create_connection(address, CONNECT_DEADLINE)
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(CONNECT_DEADLINE)
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def connect(server: Server) -> socket.socket:
+    """Connect to a server. LinkError with the reason where that fails."""
+    try:
+        sock = _open(server)
+    except OSError as error:
+        raise LinkError(reason_of(error)) from error
+    except UnicodeError as error:  # a label that IDNA cannot encode
+        raise LinkError("name not found") from error
+    if sock.getsockname() == sock.getpeername():
+        # A port of this host where nobody listens can be met by our own outgoing port.
+        sock.close()
+        raise LinkError("refused")
+    sock.settimeout(None)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+class Life:
+    """Decides whether a peer is alive: silence is a fault, slowness is not.
+
+    Life is a received byte, or a backlog that has shrunk: something that was queued before the
+    last tick is still not acknowledged, and acknowledgements have come since. Acknowledged bytes
+    alone are no life, for a frozen peer's kernel goes on acknowledging small writes. Without the
+    second, one large job on a thin link would be cut and started again for ever.
+    Pure; all times are seconds of one monotonic clock.
+    """
+
+    __slots__ = ("_acknowledged", "_queued", "last_byte", "last_life")
+
+    def __init__(self, now: float) -> None:
+        self.last_byte = now
+        self.last_life = now
+        self._queued = 0
+        self._acknowledged = 0
+
+    def received(self, now: float) -> None:
+        """Book a received byte."""
+        self.last_byte = now
+        self.last_life = now
+
+    def tick(self, now: float, *, queued: int, acknowledged: int, reading: bool) -> None:
+        """Compare with the last tick: bytes ever queued, bytes ever acknowledged by the kernel.
+
+        While we do not read (`reading` is false) the clock stands still.
+        """
+        if not reading or self._acknowledged < acknowledged < self._queued:
+            self.last_life = now
+        self._queued = queued
+        self._acknowledged = acknowledged
+
+    def wants_ping(self, now: float) -> bool:
+        """Tell whether it is time to ask for a sign of life."""
+        return now - self.last_byte >= PING_AFTER
+
+    def is_silent(self, now: float) -> bool:
+        """Tell whether the peer counts as gone."""
+        return now - self.last_life >= SILENT_AFTER
+
+
+class Connection(Generic[P]):
+    """One socket with its peer object, from the connect to the last byte.
+
+    `run` reads until the peer or the network ends it and returns the reason; `write` runs beside
+    it. `end` is the one way out: flush, shutdown(SHUT_WR), read to the end, at most `linger`
+    seconds. Neither `end` nor `abort` blocks its caller.
+    """
+
+    def __init__(self, sock: socket.socket, peer: P, clock: Clock) -> None:
+        self.peer = peer
+        self._sock = sock
+        self._clock = clock
+        self._life = Life(clock())
+        self._sent = 0  # bytes given to the kernel
+        self._wake = threading.Event()  # the writer has something to do
+        self._may_read = threading.Event()
+        self._may_read.set()
+        self._closed = threading.Event()
+        self._ending = False
+        self._broken = ""  # how sending failed, which the reader then reports
+
+    def run(self, on_data: Callable[["Connection[P]", bytes], None]) -> str:
+        """Read until the end, one batch after the other; return the reason in words."""
+        try:
+            while not self._closed.is_set():
+                if not self._may_read.is_set():
+                    self._may_read.wait()
+                data = self._sock.recv(_RECEIVE)
+                if not data:
+                    break
+                if not self._ending:
+                    self._life.received(self._clock())
+                    on_data(self, data)
+                # A reader that always finds data would starve every timer.
+                time.sleep(0)
+        except OSError as error:
+            return self._broken or reason_of(error)
+        finally:
+            self.abort()
+            self._sock.close()
+        return self._broken or "closed by peer"
+
+    def write(self) -> None:
+        """Send what the outbox holds, until the end."""
+        outbox = self.peer.outbox
+        try:
+            while not self._closed.is_set():
+                piece = outbox.take()
+                if piece:
+                    self._send(piece)
+                elif self._ending:
+                    self._sock.shutdown(socket.SHUT_WR)
+                    return
+                else:
+                    self._wake.wait()
+                    self._wake.clear()
+        except OSError as error:
+            self._broken = reason_of(error)
+            self.abort()
+
+    def _send(self, piece: bytes) -> None:
+        """Send all of `piece`, counting as the kernel takes it."""
+        sent = self._sock.send(piece)
+        self._sent += sent
+        if sent < len(piece):
+            with memoryview(piece) as view:
+                while sent < len(piece):
+                    count = self._sock.send(view[sent:])
+                    self._sent += count
+                    sent += count
+
+    def flush(self) -> None:
+        """Let the writer send what the outbox holds."""
+        if self.peer.outbox.size:
+            self._wake.set()
+
+    def read(self, allowed: bool) -> None:
+        """Stop or go on reading. What the peer sends meanwhile stays in the kernel, and with it."""
+        if allowed or self._ending:
+            self._may_read.set()
+        else:
+            self._may_read.clear()
+
+    def tick(self, now: float) -> bool:
+        """Ping where it is time; return False where the peer counts as silent."""
+        peer, life = self.peer, self._life
+        life.tick(
+            now,
+            queued=peer.outbox.total,
+            acknowledged=self._sent - self._unacknowledged(),
+            reading=self._may_read.is_set(),
+        )
+        if life.wants_ping(now):
+            peer.ping()
+            self.flush()
+        return not life.is_silent(now)
+
+    def _unacknowledged(self) -> int:
+        """Return the bytes in the kernel's send queue (SIOCOUTQ, tcp(7))."""
+        try:
+            raw = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except (OSError, ValueError):  # closed meanwhile
+            return 0
+        return int(struct.unpack("i", raw)[0])
+
+    def end(self, *, discard: bool) -> None:
+        """Begin the way out; `discard` forgets what was not sent."""
+        if discard:
+            self.peer.outbox.clear()
+        self._ending = True
+        self._may_read.set()
+        self._wake.set()
+
+    def linger(self, seconds: float) -> None:
+        """Wait for the end of the way out, then cut it short. Blocks."""
+        if not self._closed.wait(seconds):
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection now. The reader wakes from it and closes the socket."""
+        self._closed.set()
+        self._wake.set()
+        self._may_read.set()
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,199 @@
+"""Keeps a connection to one server while it is wanted: attempts, back-off, the next one.
+
+Standard library alone, as connection.py below it. A link decides nothing about jobs; its owner
+hears of its life through LinkEvents.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Generic, NamedTuple
+
+from gevproxy.backoff import Backoff
+from gevproxy.errors import GearmanError, LinkError
+from gevproxy.gearman.connection import Clock, Connection, P, connect
+from gevproxy.gearman.job import Server
+
+Spawn = Callable[..., object]
+
+
+def spawn_thread(function: Callable[..., None], *args: object) -> None:
+    """Run `function` on a thread of its own (a greenlet where the process is patched)."""
+    threading.Thread(target=function, args=args, daemon=True).start()
+
+
+class LinkEvents(NamedTuple, Generic[P]):
+    """What a link tells its owner. None of the calls may block.
+
+    `on_up`: the server has answered the first ping of a new connection.
+    `on_events`: what the peer object made of one received batch (it may be empty).
+    `on_over`: a connection that had been up is over, by the peer or the network.
+    `on_failed`: an attempt failed before its first ping was answered.
+    """
+
+    on_up: Callable[[P], None]
+    on_events: Callable[[list[object]], None]
+    on_over: Callable[[GearmanError], None]
+    on_failed: Callable[[GearmanError], None]
+
+
+class Link(Generic[P]):
+    """Keeps a connection to one server while it is wanted.
+
+    `reason` says in words why there is none, "" while there is one. An ended connection goes its
+    way out beside the next: a source that fell silent still needs our FIN when the path is back.
+    TCP_USER_TIMEOUT is not set for the same reason: it would kill that socket first.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        make_peer: Callable[[], P],
+        events: LinkEvents[P],
+        *,
+        linger: float,
+        spawn: Spawn = spawn_thread,
+        clock: Clock = time.monotonic,
+        rng: Random | None = None,
+    ) -> None:
+        self.server = server
+        self.reason = "connecting"
+        self._make_peer = make_peer
+        self._events = events
+        self._linger = linger
+        self._spawn = spawn
+        self._clock = clock
+        # At most ten attempts in ten seconds at a port that accepts and closes at once.
+        self._backoff = Backoff(floor=0.1, step=0.1, ceiling=10.0, rng=rng or Random())  # noqa: S311 - jitter
+        self._wanted = False
+        self._attempt = 0  # counts attempts; an attempt that is not the latest has been called off
+        self._connection: Connection[P] | None = None
+        self._lingering: set[Connection[P]] = set()
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection whose server has answered."""
+        return self._connection is not None and self._connection.peer.answered
+
+    @property
+    def gone(self) -> bool:
+        """Whether no socket is left, a lingering one included."""
+        return self._connection is None and not self._lingering
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait in our outbox for the peer to take them."""
+        return self._connection.peer.outbox.size if self._connection else 0
+
+    def want(self, wanted: bool) -> None:
+        """Say whether a connection is wanted. One that is there is ended by `end` alone."""
+        if wanted and not self._wanted:
+            self._wanted = True
+            if self._connection is None:
+                self._start(0.0 if self._attempt == 0 else self._backoff.next())
+        elif not wanted and self._wanted:
+            self._wanted = False
+            if self._connection is None:
+                self._attempt += 1  # calls off a running attempt
+            elif not self.up:
+                self._detach("not wanted", discard=True)
+
+    def end(self, reason: str, *, discard: bool = False) -> None:
+        """End the connection; a new one follows while one is wanted. Does not call `on_over`."""
+        if self._connection is not None:
+            self._detach(reason, discard=discard)
+
+    def abort(self) -> None:
+        """Close every socket now, and want none."""
+        self._wanted = False
+        self._attempt += 1
+        for connection in [*self._lingering, *filter(None, [self._connection])]:
+            connection.abort()
+
+    def flush(self) -> None:
+        """Send what the peer object has to say."""
+        if self._connection is not None:
+            self._connection.flush()
+
+    def read(self, allowed: bool) -> None:
+        """Stop or go on reading."""
+        if self._connection is not None:
+            self._connection.read(allowed)
+
+    def tick(self, now: float) -> None:
+        """Once a second: ping, and end a silent connection."""
+        connection = self._connection
+        if connection is not None and not connection.tick(now):
+            self._over(connection, LinkError("silent"))
+
+    def _start(self, delay: float) -> None:
+        self._attempt += 1
+        self._spawn(self._live, self._attempt, delay)
+
+    def _live(self, attempt: int, delay: float) -> None:
+        """Connect, after a delay and as often as it takes; then read until the end."""
+        while True:
+            time.sleep(delay)
+            if attempt != self._attempt:
+                return
+            try:
+                sock = connect(self.server)
+            except LinkError as error:
+                if attempt == self._attempt:
+                    self.reason = str(error)
+                    self._events.on_failed(error)
+            else:
+                break
+            delay = self._backoff.next()
+        if attempt != self._attempt:
+            sock.close()
+            return
+        connection = Connection(sock, self._make_peer(), self._clock)
+        self._connection = connection
+        self._spawn(connection.write)
+        connection.peer.ping()
+        connection.flush()
+        ended = connection.run(self._received)
+        self._over(connection, LinkError(ended))
+
+    def _received(self, connection: Connection[P], data: bytes) -> None:
+        peer = connection.peer
+        was_up = peer.answered
+        events = peer.receive(data)
+        if peer.answered and not was_up:
+            self._backoff.reset()
+            self.reason = ""
+            self._events.on_up(peer)
+        if peer.answered:
+            self._events.on_events(events)
+        if peer.fault is not None:
+            self._over(connection, peer.fault)
+
+    def _over(self, connection: Connection[P], error: GearmanError) -> None:
+        """Tell the owner that a connection is over, unless we ended it ourselves."""
+        if connection is not self._connection:
+            return
+        was_up = connection.peer.answered
+        self._detach(str(error), discard=False)
+        if was_up:
+            self._events.on_over(error)
+        else:
+            self._events.on_failed(error)
+
+    def _detach(self, reason: str, *, discard: bool) -> None:
+        """Send the connection on its way out, and start the next attempt."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._connection = None
+        self.reason = reason
+        self._lingering.add(connection)
+        self._spawn(self._way_out, connection)
+        connection.end(discard=discard)
+        if self._wanted:
+            self._start(self._backoff.next())
+
+    def _way_out(self, connection: Connection[P]) -> None:
+        connection.linger(self._linger)
+        self._lingering.discard(connection)

@@ -1,0 +1,347 @@
+r"""The wire: packet types, a buffer that turns bytes into packets, an outbox that turns them back.
+
+Source: gearmand's PROTOCOL file, sections "Binary Packet", "Client/Worker Requests" and so on.
+Nothing here does I/O, keeps time or knows which side of a connection it serves.
+
+    4 bytes  magic, "\0REQ" or "\0RES"
+    4 bytes  type, big endian
+    4 bytes  size of the body, big endian
+    body     arguments, NUL between them; the last takes the rest and may hold NULs itself
+"""
+
+from collections import deque
+from enum import IntEnum
+from struct import Struct
+from typing import Final, NamedTuple
+
+from gevproxy.errors import PacketTooLarge, ProtocolError
+
+REQUEST: Final = b"\0REQ"
+RESPONSE: Final = b"\0RES"
+HEADER: Final = Struct(">4sII")
+HEADER_SIZE: Final = HEADER.size
+
+MAX_PACKET: Final = 64 * 1024 * 1024
+"""Default bound of a body in bytes, the same as gearmand's own largest packet by default."""
+
+_HANDLE_PEEK: Final = 128
+"""How much of an oversized packet is read to name its job; gearmand's handles end at 64 bytes."""
+
+_LARGE: Final = 32 * 1024
+"""From this many bytes a workload is not copied into its packet but sent from where it lies."""
+
+_BATCH: Final = 256 * 1024
+"""The outbox joins small packets into pieces of about this size: one system call each."""
+
+
+class PacketType(IntEnum):
+    """Every packet type of the protocol, 1 to 42; 5 has never been assigned."""
+
+    CAN_DO = 1
+    CANT_DO = 2
+    RESET_ABILITIES = 3
+    PRE_SLEEP = 4
+    NOOP = 6
+    SUBMIT_JOB = 7
+    JOB_CREATED = 8
+    GRAB_JOB = 9
+    NO_JOB = 10
+    JOB_ASSIGN = 11
+    WORK_STATUS = 12
+    WORK_COMPLETE = 13
+    WORK_FAIL = 14
+    GET_STATUS = 15
+    ECHO_REQ = 16
+    ECHO_RES = 17
+    SUBMIT_JOB_BG = 18
+    ERROR = 19
+    STATUS_RES = 20
+    SUBMIT_JOB_HIGH = 21
+    SET_CLIENT_ID = 22
+    CAN_DO_TIMEOUT = 23
+    ALL_YOURS = 24
+    WORK_EXCEPTION = 25
+    OPTION_REQ = 26
+    OPTION_RES = 27
+    WORK_DATA = 28
+    WORK_WARNING = 29
+    GRAB_JOB_UNIQ = 30
+    JOB_ASSIGN_UNIQ = 31
+    SUBMIT_JOB_HIGH_BG = 32
+    SUBMIT_JOB_LOW = 33
+    SUBMIT_JOB_LOW_BG = 34
+    SUBMIT_JOB_SCHED = 35
+    SUBMIT_JOB_EPOCH = 36
+    SUBMIT_REDUCE_JOB = 37
+    SUBMIT_REDUCE_JOB_BACKGROUND = 38
+    GRAB_JOB_ALL = 39
+    JOB_ASSIGN_ALL = 40
+    GET_STATUS_UNIQUE = 41
+    STATUS_RES_UNIQUE = 42
+
+
+_T = PacketType
+
+ARGUMENTS: Final[dict[PacketType, int]] = {
+    _T.CAN_DO: 1,
+    _T.CANT_DO: 1,
+    _T.RESET_ABILITIES: 0,
+    _T.PRE_SLEEP: 0,
+    _T.NOOP: 0,
+    _T.SUBMIT_JOB: 3,
+    _T.JOB_CREATED: 1,
+    _T.GRAB_JOB: 0,
+    _T.NO_JOB: 0,
+    _T.JOB_ASSIGN: 3,
+    _T.WORK_STATUS: 3,
+    _T.WORK_COMPLETE: 2,
+    _T.WORK_FAIL: 1,
+    _T.GET_STATUS: 1,
+    _T.ECHO_REQ: 1,
+    _T.ECHO_RES: 1,
+    _T.SUBMIT_JOB_BG: 3,
+    _T.ERROR: 2,
+    _T.STATUS_RES: 5,
+    _T.SUBMIT_JOB_HIGH: 3,
+    _T.SET_CLIENT_ID: 1,
+    _T.CAN_DO_TIMEOUT: 2,
+    _T.ALL_YOURS: 0,
+    _T.WORK_EXCEPTION: 2,
+    _T.OPTION_REQ: 1,
+    _T.OPTION_RES: 1,
+    _T.WORK_DATA: 2,
+    _T.WORK_WARNING: 2,
+    _T.GRAB_JOB_UNIQ: 0,
+    _T.JOB_ASSIGN_UNIQ: 4,
+    _T.SUBMIT_JOB_HIGH_BG: 3,
+    _T.SUBMIT_JOB_LOW: 3,
+    _T.SUBMIT_JOB_LOW_BG: 3,
+    _T.SUBMIT_JOB_SCHED: 8,
+    _T.SUBMIT_JOB_EPOCH: 4,
+    _T.SUBMIT_REDUCE_JOB: 4,
+    _T.SUBMIT_REDUCE_JOB_BACKGROUND: 4,
+    _T.GRAB_JOB_ALL: 0,
+    _T.JOB_ASSIGN_ALL: 5,
+    _T.GET_STATUS_UNIQUE: 1,
+    _T.STATUS_RES_UNIQUE: 6,
+}
+
+_BY_CODE: Final = {int(type_): (type_, count) for type_, count in ARGUMENTS.items()}
+
+# Packets whose first argument is a job's handle: an oversized one is read far enough to name it.
+_NAMES_A_JOB: Final = frozenset(
+    {
+        _T.JOB_ASSIGN,
+        _T.JOB_ASSIGN_UNIQ,
+        _T.JOB_ASSIGN_ALL,
+        _T.WORK_COMPLETE,
+        _T.WORK_DATA,
+        _T.WORK_WARNING,
+        _T.WORK_EXCEPTION,
+    }
+)
+
+
+class Packet(NamedTuple):
+    """One packet. A tuple and not a frozen dataclass, because two are made for every job."""
+
+    type: PacketType
+    args: tuple[bytes, ...]
+
+
+def _head(type_: PacketType, args: tuple[bytes, ...], magic: bytes) -> bytes:
+    """Header and every argument but the last, with the NUL before the last."""
+    count = ARGUMENTS[type_]
+    if len(args) != count:
+        raise ValueError(f"{type_.name} takes {count} arguments, not {len(args)}")
+    if not args:
+        return HEADER.pack(magic, type_, 0)
+    head = b"".join([part + b"\0" for part in args[:-1]])
+    if head.count(0) != count - 1:
+        raise ValueError(f"{type_.name}: only the last argument may hold a NUL byte")
+    return HEADER.pack(magic, type_, len(head) + len(args[-1])) + head
+
+
+def encode(type_: PacketType, *args: bytes, magic: bytes = REQUEST) -> bytes:
+    """Return the packet's bytes. ValueError for a wrong argument count or a NUL before the last."""
+    head = _head(type_, args, magic)
+    return head + args[-1] if args else head
+
+
+class PacketBuffer:
+    """Turns received bytes into packets.
+
+    `feed` returns every whole packet; what is left waits for more. A peer that breaks the protocol
+    sets `fault` (a ProtocolError), after the packets before it have been returned: a confirm that
+    came in time is not lost to the garbage behind it. From then on `feed` returns nothing.
+    """
+
+    __slots__ = ("_magic", "_max_packet", "_need", "_pending", "fault")
+
+    def __init__(self, magic: bytes = RESPONSE, max_packet: int = MAX_PACKET) -> None:
+        self._magic = magic
+        self._max_packet = max_packet
+        self._pending = bytearray()  # the start of at most one packet
+        self._need = HEADER_SIZE  # how long _pending must be before it can be looked at again
+        self.fault: ProtocolError | None = None
+
+    def feed(self, data: bytes) -> list[Packet]:
+        """Take received bytes, in pieces of any size; return the packets that are now whole."""
+        packets: list[Packet] = []
+        if self.fault is None:
+            try:
+                position = self._finish_pending(data, packets) if self._pending else 0
+                if position < len(data):
+                    self._parse(data, position, packets)
+            except ProtocolError as error:
+                self.fault = error
+                self._pending = bytearray()
+        return packets
+
+    def _parse(self, data: bytes, position: int, packets: list[Packet]) -> None:
+        """Cut whole packets out of `data`; keep the rest."""
+        end = len(data)
+        while end - position >= HEADER_SIZE:
+            magic, code, size = HEADER.unpack_from(data, position)
+            type_, count, need = self._check(magic, code, size)
+            start = position + HEADER_SIZE
+            stop = position + need
+            if stop > end:
+                break
+            if size > self._max_packet:
+                raise self._too_large(type_, data[start:stop], size)
+            packets.append(Packet(type_, _split(type_, data[start:stop], count)))
+            position = stop
+        else:
+            need = HEADER_SIZE
+        self._need = need
+        if position < end:
+            self._pending += memoryview(data)[position:]
+
+    def _finish_pending(self, data: bytes, packets: list[Packet]) -> int:
+        """Complete the packet that began in an earlier piece; return how much of `data` it took."""
+        pending = self._pending
+        position = 0
+        while True:
+            take = min(self._need - len(pending), len(data) - position)
+            pending += memoryview(data)[position : position + take]
+            position += take
+            if len(pending) < self._need:
+                return position
+            magic, code, size = HEADER.unpack_from(pending)
+            type_, count, need = self._check(magic, code, size)
+            if need <= len(pending):
+                break
+            self._need = need
+        self._pending = bytearray()  # a fresh one: a large body's memory goes back at once
+        self._need = HEADER_SIZE
+        with memoryview(pending) as view:
+            if size > self._max_packet:
+                raise self._too_large(type_, bytes(view[HEADER_SIZE:]), size)
+            packets.append(Packet(type_, _split_view(type_, pending, view, count)))
+        return position
+
+    def _check(self, magic: bytes, code: int, size: int) -> tuple[PacketType, int, int]:
+        """Return type, argument count and how many bytes must be there to go on."""
+        if magic != self._magic:
+            raise ProtocolError(f"wrong magic {magic!r}: no Gearman server?")
+        found = _BY_CODE.get(code)
+        if found is None:
+            raise ProtocolError(f"unknown packet type {code}")
+        type_, count = found
+        if size <= self._max_packet:
+            return type_, count, HEADER_SIZE + size
+        if type_ not in _NAMES_A_JOB:
+            raise PacketTooLarge(type_.name, b"", size, self._max_packet)
+        return type_, count, HEADER_SIZE + min(size, _HANDLE_PEEK)
+
+    def _too_large(self, type_: PacketType, start_of_body: bytes, size: int) -> PacketTooLarge:
+        handle = start_of_body.partition(b"\0")[0]
+        return PacketTooLarge(type_.name, handle, size, self._max_packet)
+
+
+def _split(type_: PacketType, body: bytes, count: int) -> tuple[bytes, ...]:
+    """Cut a body into its arguments."""
+    if count == 0:
+        if body:
+            raise ProtocolError(f"{type_.name} takes no arguments but has {len(body)} bytes")
+        return ()
+    args = body.split(b"\0", count - 1)
+    if len(args) != count:
+        raise ProtocolError(f"{type_.name} takes {count} arguments, not {len(args)}")
+    return tuple(args)
+
+
+def _split_view(
+    type_: PacketType, packet: bytearray, view: memoryview, count: int
+) -> tuple[bytes, ...]:
+    """Do what `_split` does with one copy of the last argument: it may be all of `max_packet`."""
+    args: list[bytes] = []
+    start = HEADER_SIZE
+    for _ in range(count - 1):
+        stop = packet.find(0, start)
+        if stop < 0:
+            raise ProtocolError(f"{type_.name} takes {count} arguments, not {len(args) + 1}")
+        args.append(bytes(view[start:stop]))
+        start = stop + 1
+    if count:
+        args.append(bytes(view[start:]))
+    elif len(packet) > HEADER_SIZE:
+        size = len(packet) - HEADER_SIZE
+        raise ProtocolError(f"{type_.name} takes no arguments but has {size} bytes")
+    return tuple(args)
+
+
+class Outbox:
+    """Packets on their way out. `size` is what waits here, `total` what ever came, in bytes.
+
+    Large workloads are kept by reference: a job that waits to be sent is in memory once.
+    """
+
+    __slots__ = ("_chunks", "size", "total")
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self.size = 0
+        self.total = 0
+
+    def add(self, type_: PacketType, *args: bytes) -> None:
+        """Append a request. ValueError as `encode`, with nothing appended."""
+        head = _head(type_, args, REQUEST)
+        last = args[-1] if args else b""
+        if len(last) < _LARGE:
+            self._append(head + last)
+        else:
+            self._append(head)
+            self._append(last)
+
+    def add_bytes(self, packets: bytes) -> None:
+        """Append packets that are already encoded."""
+        self._append(packets)
+
+    def _append(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+        self.total += len(chunk)
+
+    def take(self) -> bytes:
+        """Remove and return the next piece to send: small packets joined, or one large workload."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        piece = chunks.popleft()
+        if len(piece) < _LARGE and chunks:
+            parts = [piece]
+            length = len(piece)
+            while chunks and len(chunks[0]) < _LARGE and length < _BATCH:
+                part = chunks.popleft()
+                parts.append(part)
+                length += len(part)
+            piece = b"".join(parts)
+        self.size -= len(piece)
+        return piece
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._chunks.clear()
+        self.size = 0

@@ -1,0 +1,57 @@
+"""What a worker and a client have in common: a buffer in, an outbox out, and the ping.
+
+The ping is GET_STATUS of a handle that cannot exist. gearmand answers it at once on every kind of
+connection, in PRE_SLEEP too, and so does geard, which never answers ECHO_REQ.
+Sans-IO: nothing here reads a clock or a socket.
+"""
+
+from typing import Final
+
+from gevproxy.errors import ProtocolError
+from gevproxy.gearman.packet import MAX_PACKET, Outbox, Packet, PacketBuffer, PacketType
+
+PING_HANDLE: Final = b"gevproxy:ping"
+"""No server makes handles of this form: gearmand's begin with "H:"."""
+
+
+class Peer:
+    """Our end of one connection; one instance per connection, so a reset is a new object."""
+
+    __slots__ = ("_buffer", "answered", "outbox", "ping_unanswered")
+
+    def __init__(self, max_packet: int = MAX_PACKET) -> None:
+        self._buffer = PacketBuffer(max_packet=max_packet)
+        self.outbox = Outbox()
+        self.ping_unanswered = False
+        self.answered = False  # the server has answered a ping: there is somebody
+
+    @property
+    def fault(self) -> ProtocolError | None:
+        """How the server broke the protocol; the connection must be dropped then."""
+        return self._buffer.fault
+
+    def ping(self) -> None:
+        """Ask for a sign of life, unless the last one is still unanswered."""
+        if not self.ping_unanswered:
+            self.ping_unanswered = True
+            self.outbox.add(PacketType.GET_STATUS, PING_HANDLE)
+
+    def receive(self, data: bytes) -> list[object]:
+        """Take received bytes; return the events they mean. Look at `fault` afterwards."""
+        events: list[object] = []
+        for packet in self._buffer.feed(data):
+            try:
+                self._handle(packet, events)
+            except ProtocolError as error:
+                self._buffer.fault = error
+                break
+        return events
+
+    def _handle(self, packet: Packet, events: list[object]) -> None:
+        """Take a packet that is no business of the subclass."""
+        del events
+        if packet.type is PacketType.STATUS_RES and packet.args[0] == PING_HANDLE:
+            self.ping_unanswered = False
+            self.answered = True
+        else:
+            raise ProtocolError(f"unexpected {packet.type.name}")

@@ -1,0 +1,104 @@
+"""A worker's end of one connection, sans-IO: grab credit, sleep and wake, complete.
+
+Many jobs are asked for and held at once on one connection (gearmand allows it: 50 GRAB_JOB_UNIQ
+give 50 JOB_ASSIGN_UNIQ). This file decides nothing about when to grab; it knows what is
+outstanding and refuses what was never asked for. CANT_DO is never sent: gearmand takes held and
+granted jobs back on it, and their completions get JOB_NOT_FOUND.
+"""
+
+from typing import NamedTuple
+
+from gevproxy.errors import ProtocolError
+from gevproxy.gearman.job import Handle, Job
+from gevproxy.gearman.packet import MAX_PACKET, Packet, PacketType, encode
+from gevproxy.gearman.peer import Peer
+
+_GRAB = encode(PacketType.GRAB_JOB_UNIQ)
+
+
+class ServerError(NamedTuple):
+    """An ERROR packet: `code` and `text` as the server words them. JOB_NOT_FOUND is not fatal."""
+
+    code: str
+    text: str
+
+
+class Worker(Peer):
+    """A worker for one function.
+
+    `outstanding` counts grabs without an answer; `wanted` is how many should be: it grows by one
+    with each job, so it doubles with every round trip in which each grab brought a job, and falls
+    to one when the queue is empty. `empty` and `asleep` are what the server last said and was told.
+
+    Events of `receive`: Job and ServerError.
+    """
+
+    __slots__ = ("_function", "asleep", "empty", "outstanding", "wanted")
+
+    def __init__(self, function: bytes, max_packet: int = MAX_PACKET) -> None:
+        super().__init__(max_packet)
+        self._function = function
+        self.outstanding = 0
+        self.wanted = 1
+        self.empty = False
+        self.asleep = False
+
+    def register(self, client_id: bytes) -> None:
+        """Say who we are and what we take. `client_id` holds no space: gearadmin splits there."""
+        if not client_id or b" " in client_id:
+            raise ValueError("a client id is not empty and holds no space")
+        self.outbox.add(PacketType.SET_CLIENT_ID, client_id)
+        self.outbox.add(PacketType.CAN_DO, self._function)
+
+    def grab(self, count: int = 1) -> None:
+        """Ask for `count` jobs; a grab also ends a sleep."""
+        self.outbox.add_bytes(_GRAB * count)
+        self.outstanding += count
+        self.asleep = False
+
+    def sleep(self) -> None:
+        """Ask to be woken by a NOOP when there is a job. Illegal while a grab is outstanding."""
+        if self.outstanding:
+            raise ValueError("a worker with an outstanding grab cannot sleep")
+        self.outbox.add(PacketType.PRE_SLEEP)
+        self.asleep = True
+
+    def complete(self, handle: Handle, result: bytes = b"") -> None:
+        """End a job with a result, which the submitter of a foreground job gets."""
+        self.outbox.add(PacketType.WORK_COMPLETE, handle, result)
+
+    def fail(self, handle: Handle) -> None:
+        """End a job without a result. gearmand then deletes a background job: never retried."""
+        self.outbox.add(PacketType.WORK_FAIL, handle)
+
+    def update(self, type_: PacketType, handle: Handle, *args: bytes) -> None:
+        """Send any other WORK_* packet about a job that is held."""
+        self.outbox.add(type_, handle, *args)
+
+    def _handle(self, packet: Packet, events: list[object]) -> None:
+        type_, args = packet
+        if type_ is PacketType.JOB_ASSIGN_UNIQ:
+            job = Job(Handle(args[0]), args[1], args[2], args[3])
+            self._answered("JOB_ASSIGN_UNIQ")
+            if job.function != self._function:
+                raise ProtocolError("JOB_ASSIGN_UNIQ for a queue that was never asked for")
+            self.wanted += 1
+            self.empty = False
+            events.append(job)
+        elif type_ is PacketType.NO_JOB:
+            self._answered("NO_JOB")
+            self.wanted = 1
+            self.empty = True
+        elif type_ is PacketType.NOOP:
+            self.asleep = False
+            self.empty = False
+        elif type_ is PacketType.ERROR:
+            events.append(ServerError(*(part.decode(errors="backslashreplace") for part in args)))
+        else:
+            super()._handle(packet, events)
+
+    def _answered(self, name: str) -> None:
+        """Book the answer to a grab."""
+        if not self.outstanding:
+            raise ProtocolError(f"{name} that no grab asked for")
+        self.outstanding -= 1

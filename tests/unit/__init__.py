@@ -1,0 +1,1 @@
+"""Floors 0 to 2: no gevent, no socket."""
