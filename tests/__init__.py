@@ -1,0 +1,1 @@
+"""The tests: `unit` has no sockets, `facts` asks gearmand itself, `relay` runs the program."""
