@@ -1,0 +1,39 @@
+"""The configuration: JSON files in, one frozen Config out, or all problems at once.
+
+`load` is the way in. Nothing in this package changes anything outside or opens a connection.
+"""
+
+from gevproxy.config.address import parse_address
+from gevproxy.config.keys import resolve_key
+from gevproxy.config.load import DEFAULT_PATHS, load
+from gevproxy.config.model import (
+    Config,
+    Expect,
+    ForwardConfig,
+    OnDisconnect,
+    Payload,
+    QueueAddress,
+    Rewrite,
+    SetField,
+    Substitute,
+    UniquePolicy,
+)
+from gevproxy.config.schema import schema_text
+
+__all__ = [
+    "DEFAULT_PATHS",
+    "Config",
+    "Expect",
+    "ForwardConfig",
+    "OnDisconnect",
+    "Payload",
+    "QueueAddress",
+    "Rewrite",
+    "SetField",
+    "Substitute",
+    "UniquePolicy",
+    "load",
+    "parse_address",
+    "resolve_key",
+    "schema_text",
+]

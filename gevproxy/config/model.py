@@ -1,0 +1,132 @@
+"""What a configuration is once it has been read and checked: frozen values, nothing else.
+
+Compared by value, so that a reload can tell which forwards changed. Keys are kept as they were
+written (`file:PATH`, `credential:NAME`, a password) and never shown by repr().
+Nothing here reads a file, looks at the environment or knows JSON.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from gevproxy.gearman.job import Priority, Server
+
+MIB = 1024 * 1024
+
+DEFAULT_WINDOW_BYTES = 64 * MIB
+"""Of one forward: a thousand large check results, and some."""
+
+ALL_WINDOWS_BYTES = 512 * MIB
+"""What the default windows of all forwards share, so that many forwards do not exhaust a host."""
+
+
+class OnDisconnect(Enum):
+    """What becomes of a synchronous forward's jobs when its target goes away."""
+
+    REQUEUE = "requeue"
+    FAIL = "fail"
+
+
+class UniquePolicy(Enum):
+    """Whether a job's unique is passed on to the target."""
+
+    KEEP = "keep"
+    NONE = "none"
+
+
+class Payload(Enum):
+    """How the text of a job is packed while it is not encrypted."""
+
+    BASE64 = "base64"
+    RAW = "raw"
+
+
+class Expect(Enum):
+    """What a decoded text must look like."""
+
+    MOD_GEARMAN = "mod_gearman"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class QueueAddress:
+    """A queue on a job server. `queue` is what Gearman calls a function, as text."""
+
+    server: Server
+    queue: str
+
+    def __str__(self) -> str:
+        return f"{self.server}/{self.queue}"
+
+
+@dataclass(frozen=True, slots=True)
+class Substitute:
+    """Rewrite rule: every match of `pattern` (compiled with re.MULTILINE) becomes `replace`.
+
+    Both are UTF-8 bytes, as payloads are bytes; `replace` is a template for `re.sub`.
+    """
+
+    pattern: bytes
+    replace: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetField:
+    """Rewrite rule: the field `name` of a Mod-Gearman text becomes `value`. Both are UTF-8."""
+
+    name: bytes
+    value: bytes
+
+
+Rewrite = Substitute | SetField
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardConfig:
+    """One forward, with every default filled in.
+
+    A synchronous forward has window == workers, hold == 0 and unique NONE; on an asynchronous one
+    workers, on_disconnect and timeout mean nothing and have their defaults. `load` sees to both.
+    `hold` and `timeout` are seconds; None is for ever. `decrypt` is tried in order.
+    """
+
+    source: QueueAddress
+    target: QueueAddress
+    asynchronous: bool = True
+    workers: int = 1
+    on_disconnect: OnDisconnect = OnDisconnect.REQUEUE
+    timeout: float | None = None
+    window: int = 1000
+    window_bytes: int = DEFAULT_WINDOW_BYTES
+    hold: float | None = 30.0
+    priority: Priority = Priority.NORMAL
+    unique: UniquePolicy = UniquePolicy.KEEP
+    decrypt: tuple[str, ...] = field(default=(), repr=False)
+    encrypt: str | None = field(default=None, repr=False)
+    rewrite: tuple[Rewrite, ...] = ()
+    data_callback: str | None = None
+    payload: Payload = Payload.BASE64
+    expect: Expect = Expect.ANY
+
+    @property
+    def key(self) -> str:
+        """The forward's name in logs, counters and commands: its source."""
+        return str(self.source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration. Times are seconds, sizes bytes.
+
+    `dead_letters` is None only where neither the configuration nor the environment names a folder.
+    `log_file` is "stderr", "stdout" or a path.
+    """
+
+    forwards: tuple[ForwardConfig, ...]
+    status_queue: QueueAddress | None = None
+    status_critical_after: float = 300.0
+    dead_letters: Path | None = None
+    log_file: str = "stderr"
+    debug: bool = False
+    drain: float = 10.0
+    max_packet: int = 64 * MIB
