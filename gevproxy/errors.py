@@ -35,7 +35,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.pointer or '/'}: {self.message}"
+        return (
+            f"{place}: {self.pointer}: {self.message}"
+            if self.pointer
+            else f"{place}: {self.message}"
+        )
 
 
 class ConfigError(GevproxyError):

@@ -1,0 +1,98 @@
+"""The command line. Parses arguments and hands over; decides nothing itself."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gevproxy import __version__, config, daemon, probe
+from gevproxy.errors import ConfigError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="gevproxy",
+        description="A Gearman relay: takes jobs from queues of one gearmand and submits them to "
+        "another, losing none.",
+    )
+    parser.add_argument("--version", action="version", version=f"gevproxy {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the relay in the foreground, as a service does")
+    _add_config(run)
+    run.add_argument(
+        "--logfile",
+        metavar="stdout|stderr|PATH",
+        help="where the log goes (default: log_file of the configuration, else stderr)",
+    )
+    run.add_argument("--debug", action="store_true", help="write a record for each job")
+    run.set_defaults(act=_run)
+
+    check = commands.add_parser("check", help="check the configuration and change nothing")
+    _add_config(check)
+    check.add_argument(
+        "--connect",
+        action="store_true",
+        help="also connect to both ends of every forward and ping them: is the firewall open?",
+    )
+    check.set_defaults(act=_check)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    schema.set_defaults(act=_schema)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="PATH",
+        help="a file, or a folder whose *.json are read in name order; may be given many times "
+        "(default: /etc/gevproxy/gevproxy.json and /etc/gevproxy/conf.d)",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.act(arguments))
+    except BrokenPipeError:
+        # The reader of our output has gone (`gevproxy schema | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    def load() -> config.Config:
+        loaded = config.load(arguments.config, environ=os.environ)
+        return replace(
+            loaded,
+            log_file=arguments.logfile or loaded.log_file,
+            debug=arguments.debug or loaded.debug,
+        )
+
+    return daemon.run(load)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    try:
+        loaded = config.load(arguments.config, environ=os.environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return daemon.EXIT_CONFIG
+    print(f"ok: {len(loaded.forwards)} forwards")
+    if not arguments.connect:
+        return 0
+    lines, well = probe.report(loaded)
+    print(*lines, sep="\n")
+    return 0 if well else 1
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    del arguments
+    sys.stdout.write(config.schema_text())
+    return 0

@@ -1,0 +1,592 @@
+"""One forward: grab, transform, submit, wait for the confirm, complete.
+
+Whoever wants to know what the program promises reads this file. There is no state variable: an
+event changes facts, then `settle` acts on the facts, and neither ever blocks or yields, so nothing
+needs a lock. Deadlines are comparisons, woken by one tick a second. The numbers at the branches
+are the rows of the table in CONTRIBUTING.md, which names the test of each.
+
+This file may not touch a socket, a file or a signal, and knows no other forward.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from logging import INFO
+from random import Random
+from typing import Final
+
+from gevent.event import Event as Happening
+from gevent.pool import Group
+
+from gevproxy.backoff import Backoff
+from gevproxy.config import ForwardConfig, OnDisconnect, UniquePolicy
+from gevproxy.errors import GearmanError, PacketTooLarge
+from gevproxy.gearman import (
+    Client,
+    Confirmed,
+    Handle,
+    Job,
+    Link,
+    LinkEvents,
+    PacketType,
+    Refused,
+    ServerError,
+    Update,
+    Worker,
+)
+from gevproxy.log import Event, EventLog
+from gevproxy.status import Counters
+from gevproxy.window import Held, Window
+
+TICK: Final = 1.0
+"""Seconds between ticks: how late a deadline may be noticed."""
+
+SOURCE_LINGER: Final = 900.0
+"""Seconds that an ended source connection waits for its end: as long as the kernel repeats a FIN.
+
+After a black hole gearmand keeps our jobs assigned to the dead connection until it hears the FIN.
+"""
+
+TARGET_LINGER: Final = 5.0
+"""Seconds that an ended target connection waits for its end: nothing at the target hangs on it."""
+
+REGRAB_AFTER: Final = 30.0
+"""Seconds asleep after which we grab all the same: workers were seen asleep while jobs wait."""
+
+COMEBACK_AFTER: Final = 5.0
+"""Seconds until a blocked forward tries one job."""
+
+SOURCE_BACKLOG: Final = 8 * 1024 * 1024
+"""Bytes waiting to be sent to the source from which on the target is not read (sync replies)."""
+
+MAX_FAILURES: Final = 10
+"""Refusals in a row that may each end a job; the next one blocks the forward."""
+
+_QUEUE_FULL: Final = "QUEUE_ERROR"
+"""gearmand's code for a queue over its maxqueue; every other code is a refusal."""
+
+_TERMINAL: Final = frozenset(
+    {PacketType.WORK_COMPLETE, PacketType.WORK_FAIL, PacketType.WORK_EXCEPTION}
+)
+
+
+class Forward:
+    """Moves jobs from one queue to another until it is stopped.
+
+    `counters` belong to the forward's key, not to this object: they outlive it. `on_crash` is
+    called with an unexpected error; the object is of no use from then on but for `abort`.
+    """
+
+    def __init__(
+        self,
+        config: ForwardConfig,
+        counters: Counters,
+        log: EventLog,
+        *,
+        max_packet: int,
+        on_crash: Callable[["Forward", Exception], None],
+        clock: Callable[[], float] = time.monotonic,
+        rng: Random | None = None,
+    ) -> None:
+        self.config = config
+        self.counters = counters
+        self.stopped = Happening()
+        self.ticked_at = clock()
+        self._log = log.bind(
+            forward=config.key, source=str(config.source), target=str(config.target)
+        )
+        self._on_crash = on_crash
+        self._clock = clock
+        self._rng = rng or Random()  # noqa: S311 - jitter
+        self._greenlets = Group()
+
+        # The facts.
+        self._worker: Worker | None = None  # a source that has answered
+        self._client: Client[Held] | None = None  # a target that has answered
+        self._window = Window()
+        self._running: dict[Handle, Held] = {}  # sync: confirmed, not yet answered
+        self._full = False
+        self._full_until: float | None = None  # None: answers are still to come
+        self._paused = False
+        self._blocked = ""  # the reason in words
+        self._comeback = False  # blocked, but trying one job
+        self._comeback_at = 0.0
+        self._failures = 0  # in a row
+        self.stopping = False
+        self.drain_seconds = 0.0
+        self._drain_deadline = 0.0
+        self._target_gone_at = clock()
+        self._regrab_at = 0.0
+        self._regrabbed = False
+        self._reasons: tuple[str, ...] | None = None
+
+        self._jobs = config.window if config.asynchronous else config.workers
+        self._full_backoff = Backoff(floor=0.0, step=0.2, ceiling=5.0, rng=self._rng)
+        queue = config.source.queue.encode()
+        self._target_queue = config.target.queue.encode()
+        self._source = Link(
+            config.source.server,
+            partial(Worker, queue, max_packet),
+            LinkEvents(
+                self._on_source_up,
+                self._on_source_events,
+                self._on_source_over,
+                partial(self._on_failed, Event.SOURCE_AWAY),
+            ),
+            linger=SOURCE_LINGER,
+            spawn=self._spawn,
+            clock=clock,
+            rng=self._rng,
+        )
+        self._target = Link(
+            config.target.server,
+            partial(
+                Client[Held],
+                background=config.asynchronous,
+                priority=config.priority,
+                max_packet=max_packet,
+            ),
+            LinkEvents(
+                self._on_target_up,
+                self._on_target_events,
+                self._on_target_over,
+                partial(self._on_failed, Event.TARGET_AWAY),
+            ),
+            linger=TARGET_LINGER,
+            spawn=self._spawn,
+            clock=clock,
+            rng=self._rng,
+        )
+
+    # What the supervisor calls.
+
+    def start(self) -> None:
+        """Begin. The target comes first: we never take what we cannot give."""
+        self._spawn(self._tick_forever)
+        self._target.want(True)
+
+    def stop(self, drain: float) -> None:
+        """Take no more jobs; confirm those under way for at most `drain` seconds (row 14)."""
+        self.stopping = True
+        self.drain_seconds = drain
+        self._drain_deadline = self._clock() + drain
+        self.settle()
+
+    def adopt(self, config: ForwardConfig) -> bool:
+        """Go on under a new configuration, where nothing but `window_bytes` differs.
+
+        Its default is a share of what all forwards may hold, and so changes with their number.
+        """
+        if self.stopping or replace(self.config, window_bytes=config.window_bytes) != config:
+            return False
+        self.config = config
+        return True
+
+    def pause(self, paused: bool) -> None:
+        """Leave the source until further notice, or come back to it (row 14)."""
+        self._paused = paused
+        self.settle()
+
+    def abort(self) -> None:
+        """Cut every connection and greenlet now; what is held is at the source again."""
+        self._source.abort()
+        self._target.abort()
+        self._give_back()
+        self._greenlets.kill(block=False)
+        self.stopped.set()
+
+    @property
+    def gone(self) -> bool:
+        """Whether no socket is left; a completion may still be under way until then."""
+        return self._source.gone and self._target.gone
+
+    @property
+    def held(self) -> int:
+        """Jobs that are neither confirmed nor given back."""
+        return len(self._window)
+
+    def reasons(self) -> tuple[str, ...]:
+        """Say in words why the forward does not run; empty where it does."""
+        reasons = []
+        if self._client is None and not (self.stopping and self._worker is None):
+            reasons.append(f"target away: {self._target.reason}")
+        if self._worker is None and not self._leaving:
+            reasons.append(f"source away: {self._source.reason}")
+        if self._full:
+            reasons.append("target full")
+        if self._blocked:
+            reasons.append(f"blocked: {self._blocked}")
+        if self._paused:
+            reasons.append("paused")
+        if self.stopping:
+            reasons.append("stopping")
+        return tuple(reasons)
+
+    def log_status(self) -> None:
+        """Write facts and counters."""
+        self._log.emit(
+            Event.FORWARD_STATUS,
+            "status",
+            reasons=list(self.reasons()),
+            held=self.held,
+            in_flight=self._busy,
+            unaccounted=self.counters.missing(self.held),
+            counters=self.counters.as_dict(),
+        )
+
+    # Facts that follow from others.
+
+    @property
+    def _leaving(self) -> bool:
+        """We may not grab, and show it by having no worker at the source."""
+        blocked = bool(self._blocked) and not self._comeback
+        return self._client is None or self._paused or blocked or self.stopping
+
+    @property
+    def _busy(self) -> int:
+        """Jobs at the target whose end we wait for, tombstones included."""
+        unconfirmed = self._client.unconfirmed if self._client is not None else 0
+        return unconfirmed + len(self._running)
+
+    @property
+    def _give_back_at(self) -> float | None:
+        """When to give back what is held without waiting any longer; None: not at all."""
+        if self.stopping:
+            return self._drain_deadline if self._client is not None else 0.0
+        if self._client is not None:
+            return None
+        hold = self.config.hold if self.config.asynchronous else 0.0
+        return None if hold is None else self._target_gone_at + hold
+
+    # Acting on the facts.
+
+    def settle(self) -> None:
+        """Do what the facts ask for."""
+        now = self._clock()
+        if self._client is not None:
+            self._submit(self._client, now)
+        if self._worker is not None:
+            self._grab(self._worker, now)
+            if self._leaving and self._may_leave(self._worker, now):
+                self._leave()
+        self._source.want(not self._leaving)  # S7
+        self._source.read(self._window.bytes < self.config.window_bytes)  # S8
+        self._target.read(self._source.backlog < SOURCE_BACKLOG)  # S9
+        if self.stopping and self._worker is None:  # S10
+            self._target.want(False)
+            self._target.end("stopped")
+            self._client = None
+            self.stopped.set()
+        self._source.flush()
+        self._target.flush()
+
+    def _submit(self, client: Client[Held], now: float) -> None:
+        """Send what is unsent: all of it (S1), or one job as a probe of a full queue (S2)."""
+        unsent = self._window.unsent
+        if self._blocked and not self._comeback:
+            return  # what comes behind a job that blocks would meet the same fate
+        if self._full:
+            if unsent and self._full_until is not None and now >= self._full_until:
+                self._full_until = None
+                self._send(client, unsent.popleft())
+            return
+        while unsent:
+            self._send(client, unsent.popleft())
+
+    def _send(self, client: Client[Held], held: Held) -> None:
+        held.sent = True
+        client.submit(held, self._target_queue, held.unique, held.workload)
+
+    def _grab(self, worker: Worker, now: float) -> None:
+        """Ask for as many jobs as there is room for (S3), or end a sleep (S4)."""
+        if self._leaving or self._full:
+            if worker.asleep:
+                # A sleeping relay that will not grab eats the wake-up of one that would.
+                worker.grab()
+            return
+        if worker.empty:
+            if not worker.outstanding and not worker.asleep:
+                worker.sleep()
+            return
+        window = 1 if self._blocked else self._jobs
+        room = window - len(self._window.unsent) - self._busy
+        count = min(worker.wanted, room) - worker.outstanding
+        if count > 0:
+            worker.grab(count)
+            self._regrab_at = now + REGRAB_AFTER * self._rng.uniform(0.8, 1.0)
+
+    def _may_leave(self, worker: Worker, now: float) -> bool:
+        """Tell whether nothing keeps us at the source (S5), or the time is up (S6)."""
+        waiting = self._busy if self._client is not None else len(self._window)
+        if not worker.outstanding and not waiting:
+            return True
+        return self._give_back_at is not None and now >= self._give_back_at
+
+    def _leave(self) -> None:
+        """Close the connection to the source, which puts what is held back on its queue."""
+        given_back = self._give_back()
+        self._worker = None
+        self._source.end("left")
+        self._log.emit(Event.SOURCE_LEFT, "left the source", given_back=given_back)
+
+    def _give_back(self) -> int:
+        given_back = self._window.give_back()
+        self.counters.given_back += given_back
+        return given_back
+
+    # The source's events.
+
+    def _on_source_up(self, worker: Worker) -> None:
+        """Row 4."""
+        self._worker = worker
+        self._regrabbed = False
+        worker.register(f"gevproxy->{self.config.target}".encode())
+        self._log.emit(Event.SOURCE_UP, "source answered")
+
+    def _on_source_over(self, error: GearmanError) -> None:
+        """Row 5. The FIFO is not touched: confirms of given-back jobs must meet their own."""
+        self._worker = None
+        given_back = self._give_back()
+        self.counters.source_losses += 1
+        self._log.emit(Event.SOURCE_LOST, f"source lost: {error}", given_back=given_back)
+        if isinstance(error, PacketTooLarge):
+            self._block(str(error))
+        self.settle()
+
+    def _on_source_events(self, events: list[object]) -> None:
+        """Row 6; row 7 happens in the worker."""
+        if self._worker is None:
+            return
+        for event in events:
+            if isinstance(event, Job):
+                self._take(event)
+            elif isinstance(event, ServerError):
+                self.counters.source_errors += 1
+                self._log.sparse(Event.SOURCE_ERROR, f"{event.code}: {event.text}")
+        if self._regrabbed and not self._worker.outstanding:
+            self._regrabbed = False
+            if events:
+                self.counters.wakeups_lost += 1
+                self._log.sparse(Event.WAKEUP_LOST, "a job waited while we slept")
+        self.settle()
+
+    def _take(self, job: Job) -> None:
+        """Hold a job and line it up."""
+        self.counters.received += 1
+        self.counters.bytes_in += len(job.workload)
+        # No unique is passed on by a sync forward: a job whose client has gone is a zombie in
+        # gearmand, and a resubmit with its unique is answered JOB_CREATED and vanishes.
+        keep = self.config.asynchronous and self.config.unique is UniquePolicy.KEEP
+        held = Held(job, job.unique if keep else b"", job.workload)
+        if self.config.timeout is not None:
+            held.deadline = self._clock() + self.config.timeout
+        self._window.hold(held)
+
+    # The target's events.
+
+    def _on_target_up(self, client: Client[Held]) -> None:
+        """Row 1."""
+        self._client = client
+        self._full = False
+        if not self.config.asynchronous:
+            client.option(b"exceptions")
+        self._log.emit(Event.TARGET_UP, "target answered")
+
+    def _on_target_over(self, error: GearmanError) -> None:
+        """Rows 2 and 3."""
+        self._client = None
+        self._target_gone_at = self._clock()
+        self.counters.target_losses += 1
+        self._log.emit(Event.TARGET_LOST, f"target lost: {error}", unconfirmed=self.held)
+        if isinstance(error, PacketTooLarge) and error.handle in self._running:
+            # Its reply would end the next connection as well.
+            self._fail(self._running[Handle(error.handle)])
+        self._running.clear()
+        self.counters.retries += self._window.resend()
+        if self.config.on_disconnect is OnDisconnect.FAIL and not self.config.asynchronous:
+            for held in self._window:
+                self._fail(held)
+        self.settle()
+
+    def _on_target_events(self, events: list[object]) -> None:
+        """Rows 8 to 13."""
+        client = self._client
+        if client is None:
+            return
+        for event in events:
+            if isinstance(event, Confirmed):
+                self._on_confirmed(event)
+            elif isinstance(event, Update):
+                self._on_update(event)
+            elif isinstance(event, Refused):
+                self._on_refused(event.token, event.code, event.text)
+        if self._full and self._full_until is None and not client.unconfirmed:
+            # A batch, or a probe, is refused: wait longer after each.
+            self._full_until = self._clock() + self._full_backoff.next()
+        self.settle()
+
+    def _on_confirmed(self, confirmed: Confirmed[Held]) -> None:
+        """Rows 8 and 9."""
+        held = confirmed.token
+        self._failures = 0
+        self._full = False
+        if self._comeback:
+            self._comeback = False
+            self._blocked = ""
+            self._log.emit(Event.FORWARD_UNBLOCKED, "a job has passed")
+        if not self.config.asynchronous:
+            held.at_target = confirmed.handle
+            self._running[confirmed.handle] = held
+            return
+        if confirmed.coalesced:
+            self.counters.coalesced += 1
+        if self._window.settle(held) and self._worker is not None:
+            self._worker.complete(held.job.handle)
+            self.counters.confirmed += 1
+            self._passed(held)
+
+    def _on_update(self, update: Update) -> None:
+        """Row 10. A late reply finds nothing and is dropped."""
+        held = self._running.get(update.handle)
+        if held is None:
+            return
+        if self._worker is not None and held in self._window:
+            self._worker.update(update.type, held.job.handle, *update.args)
+        if update.type in _TERMINAL:
+            del self._running[update.handle]
+            if self._window.settle(held):
+                self.counters.answered += 1
+                self._passed(held)
+
+    def _passed(self, held: Held) -> None:
+        self.counters.bytes_out += len(held.workload)
+        if self._log.debugging:
+            job = held.job
+            self._log.emit(
+                Event.JOB_PASSED,
+                "passed",
+                handle=job.handle,
+                unique=job.unique,
+                bytes=len(job.workload),
+            )
+
+    def _on_refused(self, held: Held, code: str, text: str) -> None:
+        """Rows 11 to 13."""
+        held.sent = False
+        if held not in self._window:
+            self._window.settle(held)
+        elif code == _QUEUE_FULL:
+            self._window.unsent.append(held)
+            self.counters.retries += 1
+            self._full_until = None
+            if not self._full:
+                self._full = True
+                self._full_backoff.reset()
+                self._log.sparse(Event.TARGET_FULL, "the target's queue is full")
+        else:
+            self._refuse(held, f"target refused: {code}: {text}")
+
+    def _refuse(self, held: Held, why: str) -> None:
+        """Rows 12 and 13."""
+        self.counters.refused += 1
+        self._failures += 1
+        # Without a dead letter an async job has no end that loses nothing: it blocks at once.
+        allowed = 0 if self.config.asynchronous else MAX_FAILURES
+        if self._failures > allowed or self._comeback:
+            self._block(why, held.job)
+        else:
+            self._fail(held)
+            self._log.sparse(Event.JOB_REFUSED, why)
+
+    def _block(self, why: str, job: Job | None = None) -> None:
+        """Row 13: the job stays held and goes back with the rest."""
+        self._blocked = why
+        self._comeback = False
+        self._comeback_at = self._clock() + COMEBACK_AFTER
+        self.counters.blocks += 1
+        self._log.sparse(
+            Event.FORWARD_BLOCKED,
+            why,
+            handle=job.handle if job else None,
+            unique=job.unique if job else None,
+        )
+
+    def _fail(self, held: Held) -> None:
+        """Answer a sync job with WORK_FAIL."""
+        if self._worker is not None:
+            self._worker.fail(held.job.handle)
+        self._window.drop(held)
+        self.counters.answered += 1
+
+    def _on_failed(self, event: Event, error: GearmanError) -> None:
+        self._log.sparse(event, f"no connection: {error}")
+
+    # The tick.
+
+    def _tick_forever(self) -> None:
+        while not self.stopped.wait(TICK):
+            self.tick(self._clock())
+
+    def tick(self, now: float) -> None:
+        """Row 15."""
+        self.ticked_at = now
+        self._source.tick(now)
+        self._target.tick(now)
+        self._expire(now)
+        if self._blocked and self._worker is None and now >= self._comeback_at:
+            self._comeback = True
+        self._regrab(now)
+        self.settle()
+        missing = self.counters.missing(self.held)
+        if missing:
+            self._log.sparse(Event.ACCOUNTING, f"{missing} jobs are unaccounted for")
+        self._report()
+        self._log.tick(now)
+
+    def _expire(self, now: float) -> None:
+        """Answer sync jobs whose time is up; forget what runs on for them at the target."""
+        if self.config.timeout is None:
+            return
+        for held in self._window:
+            if held.deadline is not None and now >= held.deadline:
+                self._fail(held)
+                self.counters.timeouts += 1
+                self._log.sparse(Event.JOB_TIMEOUT, "no answer in time", handle=held.job.handle)
+        for handle, held in tuple(self._running.items()):
+            if held.deadline is not None and now >= held.deadline:
+                del self._running[handle]
+                self._window.settle(held)
+
+    def _regrab(self, now: float) -> None:
+        """Grab where a wake-up may have been lost."""
+        worker = self._worker
+        if worker is not None and worker.asleep and now >= self._regrab_at:
+            worker.grab()
+            self._regrabbed = True
+            self._regrab_at = now + REGRAB_AFTER * self._rng.uniform(0.8, 1.0)
+
+    def _report(self) -> None:
+        """Write the state where it has changed."""
+        reasons = self.reasons()
+        if reasons != self._reasons:
+            self._reasons = reasons
+            level = None if reasons else INFO
+            self._log.emit(
+                Event.FORWARD_STATE,
+                "; ".join(reasons) or "running",
+                level=level,
+                reasons=list(reasons),
+            )
+
+    # Greenlets.
+
+    def _spawn(self, function: Callable[..., None], *args: object) -> None:
+        self._greenlets.spawn(self._guard, function, args)
+
+    def _guard(self, function: Callable[..., None], args: tuple[object, ...]) -> None:
+        """Run a greenlet; an error in it costs this forward a restart, and no other anything."""
+        try:
+            function(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported and mended
+            self._on_crash(self, error)

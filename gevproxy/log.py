@@ -1,0 +1,318 @@
+"""The log: one JSON object a line, a stable event id in each.
+
+Every event that the program knows is declared here, with its level, what it means and what an
+operator does about it. Keys and payloads never come here. Nothing here knows gevent or a forward.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
+from logging.handlers import WatchedFileHandler
+from typing import Any, Final, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+_STREAMS: Final[dict[str, Callable[[], TextIO]]] = {
+    "stderr": lambda: sys.stderr,
+    "stdout": lambda: sys.stdout,
+}
+
+SUM_UP_AFTER: Final = 60.0
+"""Seconds in which repeats of one record are counted instead of written."""
+
+
+class Event(Enum):
+    """Every event: id, level, what it means, what to do."""
+
+    DAEMON_STARTED = "daemon_started", logging.INFO, "All forwards have been started.", "Nothing."
+    DAEMON_STOPPING = (
+        "daemon_stopping",
+        logging.INFO,
+        "A stop was asked for; jobs under way are being confirmed.",
+        "Nothing; a second signal stops at once.",
+    )
+    DAEMON_STOPPED = "daemon_stopped", logging.INFO, "The daemon ends.", "Nothing."
+    DAEMON_STATUS = (
+        "daemon_status",
+        logging.INFO,
+        "The answer to SIGUSR1, after one forward_status for each forward.",
+        "Nothing.",
+    )
+    DAEMON_CRASHED = (
+        "daemon_crashed",
+        logging.CRITICAL,
+        "The main loop met an error that nobody expected; the daemon ends with exit code 1.",
+        "Report the traceback. Nothing is lost: jobs that were held are at the source again.",
+    )
+    CONFIG_PROBLEM = (
+        "config_problem",
+        logging.ERROR,
+        "The configuration cannot be used. One record for each problem.",
+        "Mend the place that is named; `gevproxy check` shows all problems for a person.",
+    )
+    RELOADED = (
+        "reloaded",
+        logging.INFO,
+        "A new configuration is in force; the fields name the forwards that changed.",
+        "Nothing.",
+    )
+    RELOAD_REFUSED = (
+        "reload_refused",
+        logging.ERROR,
+        "The new configuration cannot be used; everything runs on as before.",
+        "Mend what the config_problem records before this one name, and reload again.",
+    )
+    FORWARD_STATE = (
+        "forward_state",
+        logging.WARNING,
+        "A forward runs, or the reasons why it does not have changed.",
+        "Read the reasons.",
+    )
+    FORWARD_STATUS = (
+        "forward_status",
+        logging.INFO,
+        "Facts and counters of one forward, on SIGUSR1 and when it has stopped.",
+        "Nothing.",
+    )
+    FORWARD_BLOCKED = (
+        "forward_blocked",
+        logging.ERROR,
+        "A job could not pass, and the forward leaves its source so that no other is harmed.",
+        "Read the reason; mend the key, the setting or the target. It tries one job every 5 s.",
+    )
+    FORWARD_UNBLOCKED = (
+        "forward_unblocked",
+        logging.INFO,
+        "A job has passed again and the forward goes on.",
+        "Nothing.",
+    )
+    FORWARD_CRASHED = (
+        "forward_crashed",
+        logging.ERROR,
+        "A forward met an error that nobody expected, and is started anew.",
+        "Report the traceback. What it held is at the source again.",
+    )
+    ACCOUNTING = (
+        "accounting",
+        logging.ERROR,
+        "A forward's counters do not add up: received is not what became of it.",
+        "Report it with the forward_status record of this forward.",
+    )
+    SOURCE_UP = "source_up", logging.INFO, "The source has answered its first ping.", "Nothing."
+    SOURCE_AWAY = (
+        "source_away",
+        logging.WARNING,
+        "No connection to the source could be made, or it did not answer.",
+        "See whether gearmand runs there and the firewall lets us through.",
+    )
+    SOURCE_LOST = (
+        "source_lost",
+        logging.WARNING,
+        "The connection to the source is over; what was held is at its queue again.",
+        "If it repeats: look at gearmand there, and at the network between.",
+    )
+    SOURCE_LEFT = (
+        "source_left",
+        logging.INFO,
+        "The forward may not take jobs and has closed its connection to the source.",
+        "See the forward_state record for the reason.",
+    )
+    SOURCE_ERROR = (
+        "source_error",
+        logging.WARNING,
+        "The source answered with an ERROR packet.",
+        "JOB_NOT_FOUND after a restart of gearmand is harmless; look at others.",
+    )
+    TARGET_UP = "target_up", logging.INFO, "The target has answered its first ping.", "Nothing."
+    TARGET_AWAY = (
+        "target_away",
+        logging.WARNING,
+        "No connection to the target could be made, or it did not answer.",
+        "See whether gearmand runs there and the firewall lets us through.",
+    )
+    TARGET_LOST = (
+        "target_lost",
+        logging.WARNING,
+        "The connection to the target is over; what it had not confirmed is sent again.",
+        "If it repeats: look at gearmand there, and at the network between.",
+    )
+    TARGET_FULL = (
+        "target_full",
+        logging.WARNING,
+        "The target's queue has reached its limit (maxqueue); jobs wait at the source.",
+        "See whether workers take jobs from the target's queue.",
+    )
+    JOB_PASSED = (
+        "job_passed",
+        logging.DEBUG,
+        "A job was confirmed by the target, or on a sync forward answered. Only with `debug`.",
+        "Nothing.",
+    )
+    JOB_REFUSED = (
+        "job_refused",
+        logging.WARNING,
+        "A job of a sync forward was refused by the target; its client got WORK_FAIL.",
+        "Read the reason.",
+    )
+    JOB_TIMEOUT = (
+        "job_timeout",
+        logging.WARNING,
+        "A sync job had no answer within `timeout`; its client got WORK_FAIL.",
+        "See whether workers take jobs from the target's queue.",
+    )
+    WAKEUP_LOST = (
+        "wakeup_lost",
+        logging.INFO,
+        "A job waited at the source although we slept and were not woken; the slow grab found it.",
+        "If it repeats: raise --worker-wakeup of the source's gearmand.",
+    )
+
+    def __init__(self, id_: str, level: int, meaning: str, remedy: str) -> None:
+        self.id = id_
+        self.level = level
+        self.meaning = meaning
+        self.remedy = remedy
+
+
+def readable(value: object) -> object:
+    """Turn bytes into text that can be read and searched for; leave anything else as it is."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+class _Formatter(JsonFormatter):
+    """RFC 3339 in UTC with milliseconds; our own fields; a traceback under "traceback"."""
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        if "exc_info" in log_data:
+            log_data["traceback"] = log_data.pop("exc_info")
+        return log_data
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        when = datetime.fromtimestamp(record.created, UTC)
+        log_data["time"] = when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        log_data["level"] = record.levelname.lower()
+        log_data["event"] = getattr(record, "event", "foreign")
+        log_data["message"] = record.getMessage()
+        log_data.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            message_dict.setdefault("exc_info", self.formatException(record.exc_info))
+        log_data.update(message_dict)
+
+
+def open_log(destination: str = "stderr", *, debug: bool = False) -> logging.Logger:
+    """Return the program's logger, writing to "stderr", "stdout" or a file of that path.
+
+    A file is opened anew when it has been moved away (logrotate's create) and appended to, so that
+    a truncated one goes on at its new end (copytruncate). What the logger wrote to before is left.
+    OSError where the file cannot be opened, with everything as it was.
+    """
+    handler: logging.Handler
+    if destination in _STREAMS:
+        handler = logging.StreamHandler(_STREAMS[destination]())
+    else:
+        handler = WatchedFileHandler(destination, encoding="utf-8")
+    handler.setFormatter(_Formatter())
+    logger = logging.getLogger("gevproxy")
+    old = logger.handlers[:]
+    logger.addHandler(handler)
+    for each in old:
+        logger.removeHandler(each)
+        each.close()
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+class EventLog:
+    """Writes events with a context (forward, source, target) in each.
+
+    `emit` writes. `sparse` writes the first of equal records at once and sums up those that follow
+    within a minute in one record with a field `repeats`; `tick` writes what is due.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+        **context: object,
+    ) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._context = context
+        self._repeats: dict[tuple[Event, str], _Repeats] = {}
+
+    @property
+    def debugging(self) -> bool:
+        """Whether debug records are written: asked before one is made on the hot path."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
+    def bind(self, **context: object) -> "EventLog":
+        """Return a log with more context."""
+        return EventLog(self._logger, self._clock, **{**self._context, **context})
+
+    def emit(
+        self,
+        event: Event,
+        message: str,
+        *,
+        level: int | None = None,
+        exc_info: BaseException | None = None,
+        **fields: object,
+    ) -> None:
+        """Write one record; `level` overrides the event's own."""
+        self._write(event, message, fields, event.level if level is None else level, exc_info)
+
+    def _write(
+        self,
+        event: Event,
+        message: str,
+        fields: dict[str, object],
+        level: int,
+        exc_info: BaseException | None = None,
+    ) -> None:
+        merged = {
+            key: readable(value)
+            for key, value in {**self._context, **fields}.items()
+            if value is not None
+        }
+        extra = {"event": event.id, "fields": merged}
+        self._logger.log(level, "%s", message, exc_info=exc_info, extra=extra)
+
+    def sparse(self, event: Event, message: str, **fields: object) -> None:
+        """Write a record that may come often."""
+        now = self._clock()
+        repeats = self._repeats.get((event, message))
+        if repeats is None:
+            self._repeats[event, message] = _Repeats(now + SUM_UP_AFTER)
+            self._write(event, message, fields, event.level)
+        else:
+            repeats.count += 1
+            repeats.fields = fields
+
+    def tick(self, now: float) -> None:
+        """Write the sums that are due; forget what has not come again."""
+        for key, repeats in [item for item in self._repeats.items() if now >= item[1].due]:
+            if repeats.count:
+                event, message = key
+                fields = {**repeats.fields, "repeats": repeats.count}
+                self._write(event, message, fields, event.level)
+                repeats.count = 0
+                repeats.due = now + SUM_UP_AFTER
+            else:
+                del self._repeats[key]
+
+
+class _Repeats:
+    """How often a record has come since it was last written."""
+
+    __slots__ = ("count", "due", "fields")
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.count = 0
+        self.fields: dict[str, object] = {}

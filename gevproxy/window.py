@@ -1,0 +1,98 @@
+"""The jobs that a forward holds: taken from the source, not yet known to be at the target.
+
+Bounded in jobs and bytes by its user. Knows no peer and no clock.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from gevproxy.gearman.job import Job
+
+
+class Held:
+    """A job from its assignment to its confirm, compared by identity.
+
+    Identity and not the handle: handles start at 1 again when a gearmand restarts, and a confirm
+    of an old job would complete a new one. `job` is the job as the source gave it, `unique` and
+    `workload` what goes to the target; both payloads are kept and both count in `size`.
+    """
+
+    __slots__ = ("at_target", "deadline", "job", "sent", "size", "unique", "workload")
+
+    def __init__(self, job: Job, unique: bytes, workload: bytes) -> None:
+        self.job = job
+        self.unique = unique
+        self.workload = workload
+        self.size = len(job.workload)
+        if workload is not job.workload:
+            self.size += len(workload)
+        self.sent = False  # submitted to the present target connection
+        self.at_target = b""  # a sync job's handle there
+        self.deadline: float | None = None  # a sync job's, on the forward's clock
+
+
+class Window:
+    """What is held, in the order of arrival; what of it is unsent; their bytes.
+
+    A tombstone is a job that was given back to the source while its submission was under way: it
+    is no longer held, but its payload counts in `bytes` until the target has answered.
+    """
+
+    __slots__ = ("_held", "bytes", "unsent")
+
+    def __init__(self) -> None:
+        self._held: dict[Held, None] = {}  # a set that keeps its order
+        self.unsent: deque[Held] = deque()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, held: Held) -> bool:
+        return held in self._held
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(tuple(self._held))
+
+    def hold(self, held: Held) -> None:
+        """Take a job in, unsent."""
+        self._held[held] = None
+        self.unsent.append(held)
+        self.bytes += held.size
+
+    def settle(self, held: Held) -> bool:
+        """Let go of a job that was sent; False for a tombstone."""
+        self.bytes -= held.size
+        if held in self._held:
+            del self._held[held]
+            return True
+        return False
+
+    def drop(self, held: Held) -> None:
+        """Let go of a job that is held; one that is under way leaves its tombstone."""
+        del self._held[held]
+        if not held.sent:
+            self.bytes -= held.size
+            if held in self.unsent:
+                self.unsent.remove(held)
+
+    def give_back(self) -> int:
+        """Forget all that is held; return how many. What was sent leaves its tombstone."""
+        count = len(self._held)
+        self.bytes -= sum(held.size for held in self._held if not held.sent)
+        self._held.clear()
+        self.unsent.clear()
+        return count
+
+    def resend(self) -> int:
+        """Make all that is held unsent again, in order; return how many had been sent.
+
+        For a target that is gone, and every tombstone with it.
+        """
+        sent = 0
+        for held in self._held:
+            sent += held.sent
+            held.sent = False
+        self.unsent = deque(self._held)
+        self.bytes = sum(held.size for held in self._held)
+        return sent

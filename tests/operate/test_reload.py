@@ -1,0 +1,152 @@
+"""SIGHUP: by difference, under load, and never with a bad config."""
+
+import subprocess
+from collections import Counter
+from typing import Any
+
+from tests.kit.eventually import eventually
+from tests.kit.peers import Consumer, Job, Producer, numbered, seen, submit
+from tests.kit.relay import Record, Relay, config
+from tests.kit.servers import Gearmand
+
+RELOADS = 50
+
+
+def settings(source: Gearmand, target: Gearmand, window: int = 1000, **more: Any) -> Record:  # noqa: ANN401 - JSON
+    """Return two forwards: `steady` never changes, `moving` has this window."""
+    moving = {"remote_queue": f"{target.address}/moving", "window": window}
+    queues = {
+        f"{source.address}/steady": f"{target.address}/steady",
+        f"{source.address}/moving": moving,
+        **more,
+    }
+    return config(queues)
+
+
+def ports(relay: Relay, server: Gearmand) -> set[str]:
+    """Return the relay's own ports on its connections to a server, as `ss` sees them."""
+    output = subprocess.run(
+        ["ss", "-Htnp", "state", "established", f"dport = :{server.port}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return {line.split()[2] for line in output.splitlines() if f"pid={relay.pid}," in line}
+
+
+def reload(relay: Relay) -> Record:
+    """Reload and return the record of its outcome."""
+    mark = len(relay.records)
+    relay.hup()
+
+    def outcome() -> list[Record]:
+        return relay.events("reloaded", mark) + relay.events("reload_refused", mark)
+
+    return eventually(outcome, what="an outcome of the reload")[0]
+
+
+def test_fifty_reloads_under_load(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
+    """Exact sets, unchanged forwards keep their ports, counters never fall."""
+    a, b = gearmand_a, gearmand_b
+    keys = [f"{a.address}/steady", f"{a.address}/moving"]
+    count = 60_000
+
+    def jobs(queue: bytes) -> list[Job]:
+        return list(numbered(queue, count, b"x" * 300))
+
+    with (
+        Relay(settings(a, b)) as relay,
+        Consumer(b.port, b"steady") as steady,
+        Consumer(b.port, b"moving") as moving,
+    ):
+        eventually(lambda: len(relay.events("source_up")) == 2, what="both forwards")
+        relay.configure(config({keys[0]: f"{b.address}/steady"}))
+        assert reload(relay)["removed"] == [keys[1]]
+        relay.wait_event("source_left", forward=keys[1])
+        kept = ports(relay, a) | ports(relay, b)
+        assert len(kept) == 2
+        producers = [Producer(a.port, jobs(b"steady"), 100), Producer(a.port, jobs(b"moving"), 100)]
+        received: Counter[str] = Counter()
+        for n in range(RELOADS):
+            relay.configure(settings(a, b, window=100 + n))
+            assert reload(relay)["event"] == "reloaded"
+            assert kept <= ports(relay, a) | ports(relay, b)
+            for key, status in relay.stats().items():
+                assert status["counters"]["received"] >= received[key]
+                received[key] = status["counters"]["received"]
+        for producer, consumer in zip(producers, (steady, moving), strict=True):
+            producer.join()
+            consumer.wait_for(count)
+        counters = {key: status["counters"] for key, status in relay.stats().items()}
+        assert counters[keys[0]]["given_back"] == counters[keys[0]]["source_losses"] == 0
+        assert not relay.events("accounting")
+    for consumer, queue in ((steady, b"steady"), (moving, b"moving")):
+        assert Counter(map(seen, jobs(queue))) == Counter(consumer.seen)
+
+
+def test_twelve_bad_configs_are_refused_and_everything_runs_on(
+    gearmand_a: Gearmand, gearmand_b: Gearmand
+) -> None:
+    good = settings(gearmand_a, gearmand_b)
+    own = f"{gearmand_a.address}/steady"
+    bad: list[str | Record] = [
+        "",
+        "{",
+        "[]",
+        '{"queues": {}} x',
+        "{'queues': {}}",
+        {"queues": {}},
+        {**good, "unknown": 1},
+        {**good, "drain": -1},
+        settings(gearmand_a, gearmand_b, window=0),
+        {"queues": {own: own}},
+        {"queues": {"no port here": "at all"}},
+        {**good, "log_file": "/nonexistent/folder/log"},
+    ]
+    with Relay(good) as relay, Consumer(gearmand_b.port, b"steady") as consumer:
+        eventually(lambda: len(relay.events("source_up")) == 2, what="both forwards")
+        kept = ports(relay, gearmand_a) | ports(relay, gearmand_b)
+        for n, broken in enumerate(bad):
+            mark = len(relay.records)
+            if isinstance(broken, str):
+                relay.config_file.write_text(broken)
+            else:
+                relay.configure(broken)
+            assert reload(relay)["event"] == "reload_refused", broken
+            assert relay.events("config_problem", mark)
+            submit(gearmand_a.port, [Job(b"steady", b"u%d" % n, b"w")])
+            consumer.wait_for(n + 1)
+        assert ports(relay, gearmand_a) | ports(relay, gearmand_b) == kept
+
+
+def test_what_was_added_starts_and_what_was_removed_leaves(
+    gearmand_a: Gearmand, gearmand_b: Gearmand
+) -> None:
+    """And the rest keeps its sockets, although the default of window_bytes has changed."""
+    queues = {f"{gearmand_a.address}/q{n}": f"{gearmand_b.address}/q{n}" for n in range(20)}
+    few = dict(list(queues.items())[:8])
+    with Relay(config(few)) as relay:
+        eventually(lambda: len(relay.events("source_up")) == 8, what="8 forwards")
+        kept = ports(relay, gearmand_a) | ports(relay, gearmand_b)
+        relay.configure(config(queues))
+        outcome = reload(relay)
+        assert sorted(outcome["added"]) == sorted(queues.keys() - few.keys())
+        assert (outcome["changed"], outcome["removed"]) == ([], [])
+        eventually(lambda: len(relay.events("source_up")) == 20, what="20 forwards")
+        relay.configure(config(few))
+        assert sorted(reload(relay)["removed"]) == sorted(queues.keys() - few.keys())
+        eventually(lambda: len(ports(relay, gearmand_a)) == 8, what="the others have left")
+        assert ports(relay, gearmand_a) | ports(relay, gearmand_b) == kept
+
+
+def test_a_change_back_while_the_old_one_drains(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
+    """Two reloads in a row: what the last one wants is what runs."""
+    with Relay(settings(gearmand_a, gearmand_b)) as relay:
+        eventually(lambda: len(relay.events("source_up")) == 2, what="both forwards")
+        for window in (5, 1000, 7):
+            relay.configure(settings(gearmand_a, gearmand_b, window=window))
+            reload(relay)
+        with Consumer(gearmand_b.port, b"moving") as consumer:
+            submit(gearmand_a.port, numbered(b"moving", 100))
+            consumer.wait_for(100)
+        assert len(relay.stats()) == 2

@@ -1,0 +1,1 @@
+"""Synchronous forwards: what a waiting client sees."""
