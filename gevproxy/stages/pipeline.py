@@ -1,0 +1,137 @@
+"""A forward's stages in their order, as one thing that is called with each job.
+
+Reads key files and callbacks when it is built, once; afterwards nothing here touches a file, keeps
+anything of a job, waits or yields.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from gevproxy.config.keys import resolve_key
+from gevproxy.config.model import Expect, ForwardConfig, Payload
+from gevproxy.config.source import child_pointer
+from gevproxy.errors import ConfigError, Problem
+from gevproxy.gearman.job import Job
+from gevproxy.stages.callback import Callback, OnSlow
+from gevproxy.stages.crypto import Decrypt, Encrypt
+from gevproxy.stages.loader import load
+from gevproxy.stages.payload import Transform, check, decode, pack
+from gevproxy.stages.rewrite import compile_rules
+
+_T = TypeVar("_T")
+
+
+class Pipeline:
+    """From a job of the source to the job for the target. Keeps nothing from job to job."""
+
+    __slots__ = ("_after", "_before", "_callback")
+
+    def __init__(
+        self, before: Sequence[Transform], callback: Callback | None, after: Sequence[Transform]
+    ) -> None:
+        self._before = tuple(before)
+        self._callback = callback
+        self._after = tuple(after)
+
+    def __call__(self, job: Job) -> Job | None:
+        """Return the job with the unique and workload for the target; None: the job is dropped.
+
+        Raises StageError, and no other exception, when a stage refuses the job.
+        """
+        handle, function, unique, workload = job
+        for transform in self._before:
+            workload = transform(workload)
+        if self._callback is not None:
+            answer = self._callback(workload, job)
+            if answer is None:
+                return None
+            workload, unique = answer
+        for transform in self._after:
+            workload = transform(workload)
+        return Job(handle, function, unique, workload)
+
+
+def build(
+    forward: ForwardConfig,
+    *,
+    environ: Mapping[str, str],
+    on_slow: OnSlow | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Pipeline | None:
+    """Return what a forward does to its jobs, or None if it passes them on untouched.
+
+    Keys and callbacks are read here, so a new key or new code needs a new pipeline; the old one
+    goes on with the old. `environ` is asked for $CREDENTIALS_DIRECTORY, `clock` for the seconds
+    that a callback takes, which `on_slow` is told of. Raises ConfigError with all problems; their
+    pointers lead to the forward's options, in no file, as a forward does not know its own.
+    """
+    has_stage = forward.decrypt or forward.rewrite or forward.encrypt is not None
+    if not has_stage and forward.data_callback is None:
+        return None
+    builder = _Builder(forward, environ)
+    before = builder.decrypt() + builder.rewrite()
+    callbacks = builder.data_callback(on_slow, clock)
+    after = builder.encrypt()
+    if builder.problems:
+        raise ConfigError(tuple(builder.problems))
+    return Pipeline(before, callbacks[0] if callbacks else None, after)
+
+
+class _Builder:
+    """Makes the stages and collects what is wrong with any of them."""
+
+    def __init__(self, forward: ForwardConfig, environ: Mapping[str, str]) -> None:
+        self.problems: list[Problem] = []
+        self._forward = forward
+        self._environ = environ
+
+    def decrypt(self) -> list[Transform]:
+        """Return the steps from a payload to its text."""
+        forward = self._forward
+        any_text = forward.expect is Expect.ANY
+        if forward.decrypt:
+            several = len(forward.decrypt) > 1
+            keys = [
+                key
+                for position, spec in enumerate(forward.decrypt)
+                for key in self._key(f"decrypt/{position}" if several else "decrypt", spec)
+            ]
+            return [Decrypt(keys, any_text=any_text)]
+        steps: list[Transform] = [decode] if forward.payload is Payload.BASE64 else []
+        return steps if any_text else [*steps, check]
+
+    def rewrite(self) -> list[Transform]:
+        """Return a step for each rule."""
+        return self._try("rewrite", lambda: compile_rules(self._forward.rewrite))
+
+    def data_callback(self, on_slow: OnSlow | None, clock: Callable[[], float]) -> list[Callback]:
+        """Return the callback, if there is one."""
+        forward = self._forward
+        name = forward.data_callback
+        if name is None:
+            return []
+        return [
+            Callback(name, function, forward.source, forward.target, on_slow=on_slow, clock=clock)
+            for function in self._try("data_callback", lambda: [load(name)])
+        ]
+
+    def encrypt(self) -> list[Transform]:
+        """Return the steps from a text to its payload."""
+        spec = self._forward.encrypt
+        if spec is not None:
+            return [Encrypt(key) for key in self._key("encrypt", spec)]
+        return [pack] if self._forward.payload is Payload.BASE64 else []
+
+    def _key(self, option: str, spec: str) -> list[bytes]:
+        return self._try(option, lambda: [resolve_key(spec, environ=self._environ)])
+
+    def _try(self, option: str, make: Callable[[], list[_T]]) -> list[_T]:
+        """Return what `make` does; nothing, and its problems with their place, if it fails."""
+        try:
+            return make()
+        except ConfigError as error:
+            pointer = f"{child_pointer('/queues', self._forward.key)}/{option}"
+            self.problems += [replace(problem, pointer=pointer) for problem in error.problems]
+            return []

@@ -1,0 +1,1 @@
+"""What things cost: programs that print numbers. Run as `python -m tests.bench.bench_...`."""
