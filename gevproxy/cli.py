@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gevproxy import __version__, config, daemon, probe
+from gevproxy import __version__, config, daemon, demo, probe
 from gevproxy.errors import ConfigError
 
 
@@ -41,6 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     schema.set_defaults(act=_schema)
+
+    show = commands.add_parser("demo", help="show the relay at work between two job servers here")
+    demo.add_arguments(show)
+    show.set_defaults(act=demo.main)
     return parser
 
 

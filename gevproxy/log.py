@@ -151,6 +151,18 @@ class Event(Enum):
         "A job was confirmed by the target, or on a sync forward answered. Only with `debug`.",
         "Nothing.",
     )
+    DEAD_LETTER = (
+        "dead_letter",
+        logging.WARNING,
+        "A stage or the target refused a job; it is in the dead letters and ended at the source.",
+        "Read the reason and mend it, then `gevproxy dead-letters replay`.",
+    )
+    CALLBACK_SLOW = (
+        "callback_slow",
+        logging.WARNING,
+        "A data_callback took over 100 ms, in which no forward could do anything.",
+        "Make it faster: a callback may not wait for anything.",
+    )
     JOB_REFUSED = (
         "job_refused",
         logging.WARNING,

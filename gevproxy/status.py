@@ -1,9 +1,12 @@
-"""What a forward counts, and whether the counts add up.
+"""What a forward counts, whether the counts add up, and how a moment is described.
 
 Plain integers on purpose: several are raised for every job. Nothing here knows gevent or a peer.
 """
 
+from bisect import bisect_left
+from collections import deque
 from dataclasses import asdict, dataclass
+from typing import Final
 
 
 @dataclass(slots=True)
@@ -60,3 +63,111 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """Return all counters by name."""
         return asdict(self)
+
+
+LATENCY_BOUNDS: Final = tuple(0.0001 * 1.25**n for n in range(72))
+"""Upper bounds of the latency buckets in seconds: 0.1 ms to 13 minutes, each 25 % wider."""
+
+_SLOT: Final = 10.0
+"""Seconds of one slot of the last minute."""
+
+_SLOTS: Final = 6
+
+
+class Latency:
+    """How long jobs took from assignment to confirm, over the last minute.
+
+    Counts in buckets, so that a job costs one addition and memory does not grow with the rate.
+    """
+
+    __slots__ = ("_current", "_next", "_past")
+
+    def __init__(self, now: float) -> None:
+        self._current = [0] * (len(LATENCY_BOUNDS) + 1)
+        self._past: deque[list[int]] = deque(maxlen=_SLOTS - 1)
+        self._next = now + _SLOT
+
+    def record(self, seconds: float) -> None:
+        """Count one job."""
+        self._current[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+
+    def tick(self, now: float) -> None:
+        """Let what is older than a minute go."""
+        while now >= self._next:
+            self._past.append(self._current)
+            self._current = [0] * (len(LATENCY_BOUNDS) + 1)
+            self._next += _SLOT
+
+    def quantile(self, share: float) -> float | None:
+        """Return the seconds within which that share of the jobs was done; None without jobs."""
+        counts = [sum(column) for column in zip(self._current, *self._past, strict=True)]
+        total = sum(counts)
+        if not total:
+            return None
+        seen = 0
+        for bound, count in zip((*LATENCY_BOUNDS, LATENCY_BOUNDS[-1]), counts, strict=True):
+            seen += count
+            if seen >= share * total:
+                return bound
+        return LATENCY_BOUNDS[-1]
+
+
+class Meter:
+    """How fast and how quickly jobs pass one forward: rate, latency, the last confirm."""
+
+    __slots__ = ("_marks", "_passed", "last_confirm", "latency")
+
+    def __init__(self, now: float) -> None:
+        self.latency = Latency(now)
+        self.last_confirm: float | None = None
+        self._passed = 0
+        self._marks: deque[tuple[float, int]] = deque([(now, 0)], maxlen=11)
+
+    def passed(self, now: float, since: float) -> None:
+        """Count a job that was assigned at `since` and confirmed or answered now."""
+        self._passed += 1
+        self.last_confirm = now
+        self.latency.record(now - since)
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        self.latency.tick(now)
+        self._marks.append((now, self._passed))
+
+    def rate(self) -> float:
+        """Return jobs a second over the last ten ticks."""
+        (first, before), (last, after) = self._marks[0], self._marks[-1]
+        return (after - before) / (last - first) if last > first else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardStatus:
+    """One forward at one moment. Times are seconds.
+
+    `reasons` says why it does not run and is empty where it does; `not_running` is for how long
+    it has not (0 while it runs). A value that is not known yet is None.
+    """
+
+    key: str
+    source: str
+    target: str
+    asynchronous: bool
+    reasons: tuple[str, ...]
+    not_running: float
+    held: int
+    in_flight: int
+    unaccounted: int
+    rate: float  # jobs a second, over the last ten seconds
+    since_confirm: float | None
+    p50: float | None
+    p99: float | None
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The whole relay at one moment. `uptime` in seconds."""
+
+    version: str
+    uptime: float
+    forwards: tuple[ForwardStatus, ...]

@@ -1,0 +1,47 @@
+# The verbs of this repository. All they need is Python 3.11 with venv, make and, for `make test`
+# alone, a Debian whose apt may be used (as root or by sudo).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3
+
+.PHONY: help setup demo test servers lint format wheel clean
+.DEFAULT_GOAL := help
+
+help: ## list these verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(VENV)/.dev ## make .venv with everything for development in it
+
+demo: $(VENV)/.demo ## show the relay at work between two job servers on this machine; needs no root
+	$(BIN)/gevproxy demo
+
+# Debian puts gearmand where only root looks by default.
+test servers: export PATH := $(PATH):/usr/sbin
+
+test: setup servers ## install what the tests need, then run all of them
+	$(BIN)/pytest -n 4 $(ARGS)
+
+servers: ## install gearmand, gearadmin and gearman by apt, where they are missing
+	@which gearmand gearadmin gearman >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools; }
+
+lint: setup ## check style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: setup ## put the code into shape
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+wheel: setup ## build the wheel into dist
+	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+
+clean: ## remove what these verbs have made
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# .venv/.demo and .venv/.dev say that the extra of that name is installed as pyproject.toml has it.
+$(VENV)/.%: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --retries 10 --editable '.[$*]'
+	@touch $@
