@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gevproxy import __version__, config, daemon, demo, probe
+from gevproxy import __version__, config, daemon, demo, probe, replay, status_command
 from gevproxy.errors import ConfigError
+from gevproxy.supervisor import make_plan
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,6 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     schema.set_defaults(act=_schema)
+
+    replay.add_arguments(
+        commands.add_parser("dead-letters", help="look at refused jobs, replay or purge them")
+    )
+
+    for command, text in status_command.COMMANDS.items():
+        status_command.add_arguments(commands.add_parser(command, help=text), command)
 
     show = commands.add_parser("demo", help="show the relay at work between two job servers here")
     demo.add_arguments(show)
@@ -84,6 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     try:
         loaded = config.load(arguments.config, environ=os.environ)
+        make_plan(loaded, os.environ)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)

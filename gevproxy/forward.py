@@ -11,17 +11,20 @@ This file may not touch a socket, a file or a signal, and knows no other forward
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from logging import INFO
 from random import Random
 from typing import Final
 
+import gevent
 from gevent.event import Event as Happening
 from gevent.pool import Group
 
 from gevproxy.backoff import Backoff
 from gevproxy.config import ForwardConfig, OnDisconnect, UniquePolicy
-from gevproxy.errors import GearmanError, PacketTooLarge
+from gevproxy.dead_letters import Letter
+from gevproxy.errors import GearmanError, GevproxyError, PacketTooLarge, StageError
 from gevproxy.gearman import (
     Client,
     Confirmed,
@@ -29,15 +32,18 @@ from gevproxy.gearman import (
     Job,
     Link,
     LinkEvents,
+    Oversized,
     PacketType,
     Refused,
     ServerError,
     Update,
     Worker,
 )
+from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog
-from gevproxy.status import Counters
-from gevproxy.window import Held, Window
+from gevproxy.stages import Pipeline
+from gevproxy.status import Counters, ForwardStatus, Meter
+from gevproxy.window import Held, Place, Window
 
 TICK: Final = 1.0
 """Seconds between ticks: how late a deadline may be noticed."""
@@ -63,6 +69,9 @@ SOURCE_BACKLOG: Final = 8 * 1024 * 1024
 MAX_FAILURES: Final = 10
 """Refusals in a row that may each end a job; the next one blocks the forward."""
 
+FLAPS: Final = 20
+"""Times a minute that coming and going is written; a peer that flaps faster is summed up."""
+
 _QUEUE_FULL: Final = "QUEUE_ERROR"
 """gearmand's code for a queue over its maxqueue; every other code is a refusal."""
 
@@ -84,6 +93,8 @@ class Forward:
         counters: Counters,
         log: EventLog,
         *,
+        pipeline: Pipeline | None,
+        letterbox: Letterbox,
         max_packet: int,
         on_crash: Callable[["Forward", Exception], None],
         clock: Callable[[], float] = time.monotonic,
@@ -91,8 +102,10 @@ class Forward:
     ) -> None:
         self.config = config
         self.counters = counters
+        self._pipeline = pipeline
+        self._letterbox = letterbox
         self.stopped = Happening()
-        self.ticked_at = clock()
+        self.started_at = self.ticked_at = clock()
         self._log = log.bind(
             forward=config.key, source=str(config.source), target=str(config.target)
         )
@@ -112,14 +125,18 @@ class Forward:
         self._blocked = ""  # the reason in words
         self._comeback = False  # blocked, but trying one job
         self._comeback_at = 0.0
-        self._failures = 0  # in a row
+        self._stage_failures = 0  # in a row, as the jobs came from the source
+        self._refusals = 0  # in a row, as the target answered
         self.stopping = False
         self.drain_seconds = 0.0
         self._drain_deadline = 0.0
         self._target_gone_at = clock()
         self._regrab_at = 0.0
         self._regrabbed = False
-        self._reasons: tuple[str, ...] | None = None
+        self._reasons: tuple[str, ...] | None = None  # as they were last written
+        self._running_until = clock()
+        self._meter = Meter(clock())
+        self._burials = 0  # dead letters on their way to the disk
 
         self._jobs = config.window if config.asynchronous else config.workers
         self._full_backoff = Backoff(floor=0.0, step=0.2, ceiling=5.0, rng=self._rng)
@@ -154,6 +171,7 @@ class Forward:
                 partial(self._on_failed, Event.TARGET_AWAY),
             ),
             linger=TARGET_LINGER,
+            discard=True,
             spawn=self._spawn,
             clock=clock,
             rng=self._rng,
@@ -173,14 +191,17 @@ class Forward:
         self._drain_deadline = self._clock() + drain
         self.settle()
 
-    def adopt(self, config: ForwardConfig) -> bool:
+    def adopt(self, config: ForwardConfig, pipeline: Pipeline | None) -> bool:
         """Go on under a new configuration, where nothing but `window_bytes` differs.
 
         Its default is a share of what all forwards may hold, and so changes with their number.
+        Keys and callbacks have been read anew; a forward that they blocked tries at once.
         """
         if self.stopping or replace(self.config, window_bytes=config.window_bytes) != config:
             return False
         self.config = config
+        self._pipeline = pipeline
+        self._comeback_at = self._clock()
         return True
 
     def pause(self, paused: bool) -> None:
@@ -223,15 +244,24 @@ class Forward:
             reasons.append("stopping")
         return tuple(reasons)
 
-    def log_status(self) -> None:
-        """Write facts and counters."""
-        self._log.emit(
-            Event.FORWARD_STATUS,
-            "status",
-            reasons=list(self.reasons()),
+    def status(self) -> ForwardStatus:
+        """Describe this moment."""
+        now, meter, reasons = self._clock(), self._meter, self.reasons()
+        last = meter.last_confirm
+        return ForwardStatus(
+            key=self.config.key,
+            source=str(self.config.source),
+            target=str(self.config.target),
+            asynchronous=self.config.asynchronous,
+            reasons=reasons,
+            not_running=now - self._running_until if reasons else 0.0,
             held=self.held,
             in_flight=self._busy,
             unaccounted=self.counters.missing(self.held),
+            rate=meter.rate(),
+            since_confirm=None if last is None else now - last,
+            p50=meter.latency.quantile(0.50),
+            p99=meter.latency.quantile(0.99),
             counters=self.counters.as_dict(),
         )
 
@@ -247,7 +277,7 @@ class Forward:
     def _busy(self) -> int:
         """Jobs at the target whose end we wait for, tombstones included."""
         unconfirmed = self._client.unconfirmed if self._client is not None else 0
-        return unconfirmed + len(self._running)
+        return unconfirmed + len(self._running) + self._burials
 
     @property
     def _give_back_at(self) -> float | None:
@@ -259,10 +289,17 @@ class Forward:
         hold = self.config.hold if self.config.asynchronous else 0.0
         return None if hold is None else self._target_gone_at + hold
 
+    @property
+    def _may_read(self) -> bool:
+        """There is room for more bytes. A small workload that waits to be sent is there twice."""
+        return self._window.bytes + self._target.copied < self.config.window_bytes
+
     # Acting on the facts.
 
     def settle(self) -> None:
         """Do what the facts ask for."""
+        if self.stopped.is_set():
+            return
         now = self._clock()
         if self._client is not None:
             self._submit(self._client, now)
@@ -271,7 +308,7 @@ class Forward:
             if self._leaving and self._may_leave(self._worker, now):
                 self._leave()
         self._source.want(not self._leaving)  # S7
-        self._source.read(self._window.bytes < self.config.window_bytes)  # S8
+        self._source.read(self._may_read)  # S8
         self._target.read(self._source.backlog < SOURCE_BACKLOG)  # S9
         if self.stopping and self._worker is None:  # S10
             self._target.want(False)
@@ -295,7 +332,7 @@ class Forward:
             self._send(client, unsent.popleft())
 
     def _send(self, client: Client[Held], held: Held) -> None:
-        held.sent = True
+        held.place = Place.SENT
         client.submit(held, self._target_queue, held.unique, held.workload)
 
     def _grab(self, worker: Worker, now: float) -> None:
@@ -319,7 +356,9 @@ class Forward:
     def _may_leave(self, worker: Worker, now: float) -> bool:
         """Tell whether nothing keeps us at the source (S5), or the time is up (S6)."""
         waiting = self._busy if self._client is not None else len(self._window)
-        if not worker.outstanding and not waiting:
+        # While we do not read, no grab is answered; what it brought goes back with the rest.
+        unanswered = worker.outstanding if self._may_read else 0
+        if not unanswered and not waiting:
             return True
         return self._give_back_at is not None and now >= self._give_back_at
 
@@ -328,7 +367,7 @@ class Forward:
         given_back = self._give_back()
         self._worker = None
         self._source.end("left")
-        self._log.emit(Event.SOURCE_LEFT, "left the source", given_back=given_back)
+        self._log.sparse(Event.SOURCE_LEFT, "left the source", first=FLAPS, given_back=given_back)
 
     def _give_back(self) -> int:
         given_back = self._window.give_back()
@@ -342,46 +381,75 @@ class Forward:
         self._worker = worker
         self._regrabbed = False
         worker.register(f"gevproxy->{self.config.target}".encode())
-        self._log.emit(Event.SOURCE_UP, "source answered")
+        self._log.sparse(Event.SOURCE_UP, "source answered", first=FLAPS)
 
     def _on_source_over(self, error: GearmanError) -> None:
         """Row 5. The FIFO is not touched: confirms of given-back jobs must meet their own."""
         self._worker = None
         given_back = self._give_back()
         self.counters.source_losses += 1
-        self._log.emit(Event.SOURCE_LOST, f"source lost: {error}", given_back=given_back)
-        if isinstance(error, PacketTooLarge):
-            self._block(str(error))
+        self._log.sparse(
+            Event.SOURCE_LOST, f"source lost: {error}", first=FLAPS, given_back=given_back
+        )
         self.settle()
 
     def _on_source_events(self, events: list[object]) -> None:
         """Row 6; row 7 happens in the worker."""
-        if self._worker is None:
+        worker = self._worker
+        if worker is None:
             return
+        now = self._clock()
         for event in events:
             if isinstance(event, Job):
-                self._take(event)
+                self._take(worker, event, now)
+            elif isinstance(event, Oversized):
+                self._pass_over(event, now)
             elif isinstance(event, ServerError):
                 self.counters.source_errors += 1
                 self._log.sparse(Event.SOURCE_ERROR, f"{event.code}: {event.text}")
-        if self._regrabbed and not self._worker.outstanding:
+        if self._regrabbed and not worker.outstanding:
             self._regrabbed = False
             if events:
                 self.counters.wakeups_lost += 1
                 self._log.sparse(Event.WAKEUP_LOST, "a job waited while we slept")
         self.settle()
 
-    def _take(self, job: Job) -> None:
-        """Hold a job and line it up."""
+    def _take(self, worker: Worker, job: Job, now: float) -> None:
+        """Send a job through the stages and line it up."""
         self.counters.received += 1
         self.counters.bytes_in += len(job.workload)
+        if self._blocked and not self._comeback:
+            # What comes behind a job that blocks goes back with it, as it came.
+            self._window.park(Held(job, job.unique, job.workload, now))
+            return
+        outcome: Job | None = job
+        if self._pipeline is not None:
+            try:
+                outcome = self._pipeline(job)
+            except StageError as error:
+                self._stage_failures += 1
+                held = Held(job, job.unique, job.workload, now)
+                self._refuse(held, str(error), self._stage_failures)
+                return
+            self._stage_failures = 0
+        if outcome is None:
+            worker.complete(job.handle)
+            self.counters.dropped += 1
+            return
         # No unique is passed on by a sync forward: a job whose client has gone is a zombie in
         # gearmand, and a resubmit with its unique is answered JOB_CREATED and vanishes.
         keep = self.config.asynchronous and self.config.unique is UniquePolicy.KEEP
-        held = Held(job, job.unique if keep else b"", job.workload)
+        held = Held(job, outcome.unique if keep else b"", outcome.workload, now)
         if self.config.timeout is not None:
-            held.deadline = self._clock() + self.config.timeout
+            held.deadline = now + self.config.timeout
         self._window.hold(held)
+
+    def _pass_over(self, oversized: Oversized, now: float) -> None:
+        """Block for a job that was too large to be read; it is held without its payload."""
+        self.counters.received += 1
+        job = Job(Handle(oversized.handle), b"", b"", b"")
+        self._window.park(Held(job, b"", b"", now))
+        self._block(str(oversized.error), job)
 
     # The target's events.
 
@@ -391,17 +459,20 @@ class Forward:
         self._full = False
         if not self.config.asynchronous:
             client.option(b"exceptions")
-        self._log.emit(Event.TARGET_UP, "target answered")
+        self._log.sparse(Event.TARGET_UP, "target answered", first=FLAPS)
 
     def _on_target_over(self, error: GearmanError) -> None:
         """Rows 2 and 3."""
         self._client = None
         self._target_gone_at = self._clock()
         self.counters.target_losses += 1
-        self._log.emit(Event.TARGET_LOST, f"target lost: {error}", unconfirmed=self.held)
-        if isinstance(error, PacketTooLarge) and error.handle in self._running:
-            # Its reply would end the next connection as well.
-            self._fail(self._running[Handle(error.handle)])
+        self._log.sparse(
+            Event.TARGET_LOST, f"target lost: {error}", first=FLAPS, unconfirmed=self.held
+        )
+        if isinstance(error, PacketTooLarge):
+            held = self._running.get(Handle(error.handle))
+            if held is not None and held in self._window:
+                self._fail(held)  # its reply would end the next connection as well
         self._running.clear()
         self.counters.retries += self._window.resend()
         if self.config.on_disconnect is OnDisconnect.FAIL and not self.config.asynchronous:
@@ -414,29 +485,31 @@ class Forward:
         client = self._client
         if client is None:
             return
+        now = self._clock()
         for event in events:
             if isinstance(event, Confirmed):
-                self._on_confirmed(event)
+                self._on_confirmed(event, now)
             elif isinstance(event, Update):
-                self._on_update(event)
+                self._on_update(event, now)
             elif isinstance(event, Refused):
                 self._on_refused(event.token, event.code, event.text)
         if self._full and self._full_until is None and not client.unconfirmed:
             # A batch, or a probe, is refused: wait longer after each.
-            self._full_until = self._clock() + self._full_backoff.next()
+            delay = self._full_backoff.next()
+            self._full_until = now + delay
+            self._spawn(self._settle_after, delay)
         self.settle()
 
-    def _on_confirmed(self, confirmed: Confirmed[Held]) -> None:
+    def _on_confirmed(self, confirmed: Confirmed[Held], now: float) -> None:
         """Rows 8 and 9."""
         held = confirmed.token
-        self._failures = 0
+        self._refusals = 0
         self._full = False
         if self._comeback:
             self._comeback = False
             self._blocked = ""
             self._log.emit(Event.FORWARD_UNBLOCKED, "a job has passed")
         if not self.config.asynchronous:
-            held.at_target = confirmed.handle
             self._running[confirmed.handle] = held
             return
         if confirmed.coalesced:
@@ -444,9 +517,9 @@ class Forward:
         if self._window.settle(held) and self._worker is not None:
             self._worker.complete(held.job.handle)
             self.counters.confirmed += 1
-            self._passed(held)
+            self._passed(held, now)
 
-    def _on_update(self, update: Update) -> None:
+    def _on_update(self, update: Update, now: float) -> None:
         """Row 10. A late reply finds nothing and is dropped."""
         held = self._running.get(update.handle)
         if held is None:
@@ -457,9 +530,10 @@ class Forward:
             del self._running[update.handle]
             if self._window.settle(held):
                 self.counters.answered += 1
-                self._passed(held)
+                self._passed(held, now)
 
-    def _passed(self, held: Held) -> None:
+    def _passed(self, held: Held, now: float) -> None:
+        self._meter.passed(now, held.since)
         self.counters.bytes_out += len(held.workload)
         if self._log.debugging:
             job = held.job
@@ -473,10 +547,10 @@ class Forward:
 
     def _on_refused(self, held: Held, code: str, text: str) -> None:
         """Rows 11 to 13."""
-        held.sent = False
         if held not in self._window:
             self._window.settle(held)
         elif code == _QUEUE_FULL:
+            held.place = Place.UNSENT
             self._window.unsent.append(held)
             self.counters.retries += 1
             self._full_until = None
@@ -485,19 +559,50 @@ class Forward:
                 self._full_backoff.reset()
                 self._log.sparse(Event.TARGET_FULL, "the target's queue is full")
         else:
-            self._refuse(held, f"target refused: {code}: {text}")
+            self._refusals += 1
+            self._refuse(held, f"target refused: {code}: {text}", self._refusals)
 
-    def _refuse(self, held: Held, why: str) -> None:
-        """Rows 12 and 13."""
+    def _refuse(self, held: Held, why: str, in_a_row: int) -> None:
+        """Rows 12 and 13: end a job that cannot pass, or block."""
+        self._window.park(held)
         self.counters.refused += 1
-        self._failures += 1
-        # Without a dead letter an async job has no end that loses nothing: it blocks at once.
-        allowed = 0 if self.config.asynchronous else MAX_FAILURES
-        if self._failures > allowed or self._comeback:
+        if in_a_row > MAX_FAILURES or self._comeback:
             self._block(why, held.job)
+        elif self.config.asynchronous:
+            self._bury(held, why)
         else:
             self._fail(held)
             self._log.sparse(Event.JOB_REFUSED, why)
+
+    def _bury(self, held: Held, why: str) -> None:
+        """Write a dead letter; the job is busy meanwhile."""
+        self._burials += 1
+        job = held.job
+        letter = Letter(
+            time=datetime.now(UTC),
+            forward=self.config.key,
+            source=str(self.config.source),
+            target=str(self.config.target),
+            handle=job.handle,
+            unique=job.unique,
+            reason=why,
+            payload=job.workload,
+        )
+        self._letterbox.post(letter, partial(self._on_buried, held, why))
+
+    def _on_buried(self, held: Held, why: str, error: GevproxyError | None) -> None:
+        """Complete a job whose letter is on disk; without one it goes back."""
+        self._burials -= 1
+        if held in self._window:
+            if error is not None:
+                self._block(str(error), held.job)
+            elif self._worker is not None and self._window.settle(held):
+                self._worker.complete(held.job.handle)
+                self.counters.dead_lettered += 1
+                self._log.sparse(
+                    Event.DEAD_LETTER, why, handle=held.job.handle, unique=held.job.unique
+                )
+        self.settle()
 
     def _block(self, why: str, job: Job | None = None) -> None:
         """Row 13: the job stays held and goes back with the rest."""
@@ -541,8 +646,14 @@ class Forward:
         missing = self.counters.missing(self.held)
         if missing:
             self._log.sparse(Event.ACCOUNTING, f"{missing} jobs are unaccounted for")
-        self._report()
+        self._meter.tick(now)
+        self._report(now)
         self._log.tick(now)
+
+    def _settle_after(self, delay: float) -> None:
+        """Settle earlier than the next tick; one greenlet for a probe of a full target."""
+        gevent.sleep(delay)
+        self.settle()
 
     def _expire(self, now: float) -> None:
         """Answer sync jobs whose time is up; forget what runs on for them at the target."""
@@ -566,16 +677,17 @@ class Forward:
             self._regrabbed = True
             self._regrab_at = now + REGRAB_AFTER * self._rng.uniform(0.8, 1.0)
 
-    def _report(self) -> None:
+    def _report(self, now: float) -> None:
         """Write the state where it has changed."""
         reasons = self.reasons()
+        if not reasons:
+            self._running_until = now
         if reasons != self._reasons:
             self._reasons = reasons
-            level = None if reasons else INFO
             self._log.emit(
                 Event.FORWARD_STATE,
                 "; ".join(reasons) or "running",
-                level=level,
+                level=None if reasons else INFO,
                 reasons=list(reasons),
             )
 

@@ -95,6 +95,12 @@ class Event(Enum):
         "A forward met an error that nobody expected, and is started anew.",
         "Report the traceback. What it held is at the source again.",
     )
+    GREENLET_CRASHED = (
+        "greenlet_crashed",
+        logging.ERROR,
+        "A part of the daemon that belongs to no forward met an error that nobody expected.",
+        "Report the traceback.",
+    )
     ACCOUNTING = (
         "accounting",
         logging.ERROR,
@@ -182,6 +188,61 @@ class Event(Enum):
         "If it repeats: raise --worker-wakeup of the source's gearmand.",
     )
 
+    STATUS_QUEUE_UP = (
+        "status_queue_up",
+        logging.INFO,
+        "The gearmand of the status queue has answered its first ping; checks are answered.",
+        "Nothing.",
+    )
+    STATUS_QUEUE_AWAY = (
+        "status_queue_away",
+        logging.WARNING,
+        "No connection to the gearmand of the status queue could be made, or it did not answer.",
+        "See whether gearmand runs there. Forwards do not need it; `gevproxy status` answers.",
+    )
+    STATUS_QUEUE_LOST = (
+        "status_queue_lost",
+        logging.WARNING,
+        "The connection to the gearmand of the status queue is over.",
+        "If it repeats: look at gearmand there, and at the network between.",
+    )
+    STATUS_QUEUE_ERROR = (
+        "status_queue_error",
+        logging.WARNING,
+        "The gearmand of the status queue answered with an ERROR packet.",
+        "JOB_NOT_FOUND is a check that was over before its answer; look at others.",
+    )
+    STATUS_QUEUE_FAILED = (
+        "status_queue_failed",
+        logging.ERROR,
+        "A check met an error that nobody expected; it was answered with UNKNOWN.",
+        "Report the traceback. No forward is touched.",
+    )
+    STATUS_QUEUE_CRASHED = (
+        "status_queue_crashed",
+        logging.ERROR,
+        "Answering checks met an error that nobody expected, and is started anew.",
+        "Report the traceback. No forward is touched.",
+    )
+    CONTROL_ABSENT = (
+        "control_absent",
+        logging.WARNING,
+        "There is no control socket, so `gevproxy status`, `reload`, `pause` and `resume` fail.",
+        "Read the reason. Forwards, signals and the status queue do not need it.",
+    )
+    CONTROL_COMMAND = (
+        "control_command",
+        logging.INFO,
+        "A command came through the control socket, from the process and user in the fields.",
+        "Nothing.",
+    )
+    CONTROL_FAILED = (
+        "control_failed",
+        logging.ERROR,
+        "A command through the control socket met an error that nobody expected.",
+        "Report the traceback. No forward is touched.",
+    )
+
     def __init__(self, id_: str, level: int, meaning: str, remedy: str) -> None:
         self.id = id_
         self.level = level
@@ -243,8 +304,9 @@ def open_log(destination: str = "stderr", *, debug: bool = False) -> logging.Log
 class EventLog:
     """Writes events with a context (forward, source, target) in each.
 
-    `emit` writes. `sparse` writes the first of equal records at once and sums up those that follow
-    within a minute in one record with a field `repeats`; `tick` writes what is due.
+    `emit` writes. `sparse` writes the first (or first few) of equal records at once and sums up
+    those that follow within a minute in one record with a field `repeats`; `tick` writes what is
+    due.
     """
 
     def __init__(
@@ -295,12 +357,14 @@ class EventLog:
         extra = {"event": event.id, "fields": merged}
         self._logger.log(level, "%s", message, exc_info=exc_info, extra=extra)
 
-    def sparse(self, event: Event, message: str, **fields: object) -> None:
-        """Write a record that may come often."""
-        now = self._clock()
+    def sparse(self, event: Event, message: str, *, first: int = 1, **fields: object) -> None:
+        """Write a record that may come often: the `first` few, then a sum a minute."""
         repeats = self._repeats.get((event, message))
         if repeats is None:
-            self._repeats[event, message] = _Repeats(now + SUM_UP_AFTER)
+            repeats = _Repeats(self._clock() + SUM_UP_AFTER)
+            self._repeats[event, message] = repeats
+        if repeats.written < first:
+            repeats.written += 1
             self._write(event, message, fields, event.level)
         else:
             repeats.count += 1
@@ -322,9 +386,10 @@ class EventLog:
 class _Repeats:
     """How often a record has come since it was last written."""
 
-    __slots__ = ("count", "due", "fields")
+    __slots__ = ("count", "due", "fields", "written")
 
     def __init__(self, due: float) -> None:
         self.due = due
+        self.written = 0
         self.count = 0
         self.fields: dict[str, object] = {}

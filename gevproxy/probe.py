@@ -60,8 +60,11 @@ def probe_server(server: Server) -> Finding:
         remedy = _REMEDIES.get(str(error))
         finding.failure = f"connect: {error}" + (f" ({remedy})" if remedy else "")
         return finding
+    except TimeoutError:
+        finding.failure = f"ping: no answer within {DEADLINE:g} s: no Gearman server?"
+        return finding
     except OSError as error:
-        finding.failure = f"ping: {reason_of(error)} within {DEADLINE:g} s: no Gearman server?"
+        finding.failure = f"ping: {reason_of(error)} before it was answered: no Gearman server?"
         return finding
     # Not every Gearman server speaks the text protocol; what it says is welcome, no more.
     with contextlib.suppress(LinkError, OSError), connect(server) as sock:
@@ -80,7 +83,7 @@ def _ping(sock: socket.socket) -> float:
     while not peer.answered:
         data = sock.recv(65536)
         if not data:
-            raise LinkError("closed before it answered a ping: no Gearman server?")
+            raise ConnectionResetError
         peer.receive(data)
         if peer.fault is not None:
             raise LinkError(str(peer.fault))

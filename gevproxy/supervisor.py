@@ -6,24 +6,58 @@ what it is told to do it does without asking why.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Final
 
 import gevent
 
+from gevproxy import __version__, stages
 from gevproxy.backoff import Backoff
 from gevproxy.config import Config, ForwardConfig
+from gevproxy.errors import ConfigError, Problem
 from gevproxy.forward import Forward
+from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog
-from gevproxy.status import Counters
+from gevproxy.stages import Pipeline
+from gevproxy.status import Counters, Status
 
 LAST_BYTES: Final = 5.0
 """Seconds that a stop waits for the last completions to arrive, after the drain."""
 
+STANDS_STILL: Final = 10.0
+"""Seconds without a tick from which on a forward's loop counts as standing still."""
+
+HOPELESS: Final = 3
+"""Restarts in a row that have not helped, after which the watchdog may have the process."""
+
 _POLL: Final = 0.05
 """Seconds between looks at what a stop waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration with everything that it names read: keys and callbacks."""
+
+    config: Config
+    pipelines: Mapping[str, Pipeline | None]
+
+
+def make_plan(
+    config: Config, environ: Mapping[str, str], on_slow: Callable[[str, float], None] | None = None
+) -> Plan:
+    """Read the keys and callbacks of every forward. ConfigError with all problems."""
+    pipelines: dict[str, Pipeline | None] = {}
+    problems: list[Problem] = []
+    for forward in config.forwards:
+        try:
+            pipelines[forward.key] = stages.build(forward, environ=environ, on_slow=on_slow)
+        except ConfigError as error:
+            problems += [replace(p, file=forward.file, line=forward.line) for p in error.problems]
+    if problems:
+        raise ConfigError(tuple(problems))
+    return Plan(config, pipelines)
 
 
 @dataclass(slots=True)
@@ -36,43 +70,49 @@ class Changes:
 
 
 class Supervisor:
-    """Runs the forwards of a configuration."""
+    """Runs the forwards of a plan."""
 
     def __init__(
         self,
-        config: Config,
+        plan: Plan,
         log: EventLog,
+        letterbox: Letterbox,
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
     ) -> None:
-        self._config = config
+        self._plan = plan
         self._log = log
+        self._letterbox = letterbox
         self._clock = clock
         self._rng = rng or Random()  # noqa: S311 - jitter
         self._forwards: dict[str, Forward] = {}
         self._counters: defaultdict[str, Counters] = defaultdict(Counters)
         self._restarts: dict[str, Backoff] = {}
+        self._standing: dict[str, int] = {}  # how often in a row a forward's loop stood still
+        self._paused: set[str] = set()
         self._stopping = False
+        self._started_at = clock()
 
     def start(self) -> None:
         """Start every forward. Does not wait for any peer."""
-        for forward in self._config.forwards:
+        for forward in self._plan.config.forwards:
             self._start(forward)
 
-    def apply(self, config: Config) -> Changes:
-        """Go over to a new configuration by difference. Does not wait.
+    def apply(self, plan: Plan) -> Changes:
+        """Go over to a new plan by difference. Does not wait.
 
         Forwards that did not change keep sockets, window and counters. A changed one drains and
         starts anew with its counters; so does every one where `max_packet` changed.
         """
         changes = Changes()
-        same_limits = config.max_packet == self._config.max_packet
+        config = plan.config
+        same_limits = config.max_packet == self._plan.config.max_packet
         wanted = {forward.key: forward for forward in config.forwards}
-        self._config = config
+        self._plan = plan
         for key, forward in self._forwards.items():
             new = wanted.get(key)
-            if new is not None and same_limits and forward.adopt(new):
+            if new is not None and same_limits and forward.adopt(new, plan.pipelines[key]):
                 continue
             (changes.changed if new else changes.removed).append(key)
             if not forward.stopping:
@@ -94,17 +134,23 @@ class Supervisor:
 
     def _start_wanted(self, key: str) -> None:
         """Start the forward of that name, if there is to be one."""
-        for config in self._config.forwards:
+        for config in self._plan.config.forwards:
             if config.key == key and not self._stopping:
                 self._start(config)
+
+    def pause(self, key: str, paused: bool) -> None:
+        """Let a forward leave its source, or come back; kept over a reload. KeyError: no such."""
+        forward = self._forwards[key]
+        (self._paused.add if paused else self._paused.discard)(key)
+        forward.pause(paused)
 
     def stop(self) -> None:
         """Drain every forward, wait for the last bytes, close. Blocks; `abort` cuts it short."""
         self._stopping = True
-        deadline = self._clock() + self._config.drain + LAST_BYTES
+        deadline = self._clock() + self._plan.config.drain + LAST_BYTES
         forwards = list(self._forwards.values())
         for forward in forwards:
-            forward.stop(self._config.drain)
+            forward.stop(self._plan.config.drain)
         # A source that has closed too has handled every completion: the way out is a barrier.
         while self._clock() < deadline and not all(forward.gone for forward in forwards):
             gevent.sleep(_POLL)
@@ -116,23 +162,53 @@ class Supervisor:
         for forward in self._forwards.values():
             forward.abort()
 
+    def tick(self, now: float) -> bool:
+        """Start anew, alone, each forward whose loop stands still; tell whether that has helped.
+
+        False means that one has stood still again and again: the process is of no use any more.
+        """
+        for key, forward in tuple(self._forwards.items()):
+            if forward.stopped.is_set():
+                continue
+            if now - forward.ticked_at < STANDS_STILL:
+                if now - forward.started_at > STANDS_STILL:
+                    self._standing.pop(key, None)
+            else:
+                self._standing[key] = self._standing.get(key, 0) + 1
+                self._on_crash(forward, RuntimeError("its loop stands still"))
+        return all(times < HOPELESS for times in self._standing.values())
+
+    def status(self) -> Status:
+        """Describe this moment."""
+        return Status(
+            version=__version__,
+            uptime=self._clock() - self._started_at,
+            forwards=tuple(forward.status() for forward in self._forwards.values()),
+        )
+
     def log_status(self) -> None:
         """Write facts and counters of every forward, then that this was all."""
-        for forward in list(self._forwards.values()):
-            forward.log_status()
-        self._log.emit(Event.DAEMON_STATUS, f"{len(self._forwards)} forwards")
+        status = self.status()
+        for forward in status.forwards:
+            fields = asdict(forward)
+            self._log.emit(Event.FORWARD_STATUS, "status", forward=fields.pop("key"), **fields)
+        self._log.emit(Event.DAEMON_STATUS, f"{len(status.forwards)} forwards")
 
     def _start(self, config: ForwardConfig) -> None:
         forward = Forward(
             config,
             self._counters[config.key],
             self._log,
-            max_packet=self._config.max_packet,
+            pipeline=self._plan.pipelines[config.key],
+            letterbox=self._letterbox,
+            max_packet=self._plan.config.max_packet,
             on_crash=self._on_crash,
             clock=self._clock,
             rng=self._rng,
         )
         self._forwards[config.key] = forward
+        if config.key in self._paused:
+            forward.pause(True)
         forward.start()
 
     def _on_crash(self, forward: Forward, error: Exception) -> None:

@@ -5,30 +5,45 @@ Bounded in jobs and bytes by its user. Knows no peer and no clock.
 
 from collections import deque
 from collections.abc import Iterator
+from enum import Enum
+from typing import Final
 
 from gevproxy.gearman.job import Job
 
+OVERHEAD: Final = 500
+"""Bytes that a held job costs besides its payloads: measured, with a unique of 36 bytes."""
+
+
+class Place(Enum):
+    """Where a held job is."""
+
+    UNSENT = "unsent"
+    SENT = "sent"  # submitted on the present target connection, and not answered in full
+    PARKED = "parked"  # refused: it becomes a dead letter, or goes back to the source
+
 
 class Held:
-    """A job from its assignment to its confirm, compared by identity.
+    """A job from its assignment to its end, compared by identity.
 
     Identity and not the handle: handles start at 1 again when a gearmand restarts, and a confirm
     of an old job would complete a new one. `job` is the job as the source gave it, `unique` and
-    `workload` what goes to the target; both payloads are kept and both count in `size`.
+    `workload` what goes to the target; both payloads are kept and both count in `size`, as does
+    what Python needs for the rest. `since` is when it was assigned and `deadline` when a sync
+    job's time is up, on the forward's clock.
     """
 
-    __slots__ = ("at_target", "deadline", "job", "sent", "size", "unique", "workload")
+    __slots__ = ("deadline", "job", "place", "since", "size", "unique", "workload")
 
-    def __init__(self, job: Job, unique: bytes, workload: bytes) -> None:
+    def __init__(self, job: Job, unique: bytes, workload: bytes, since: float = 0.0) -> None:
         self.job = job
         self.unique = unique
         self.workload = workload
-        self.size = len(job.workload)
+        self.since = since
+        self.deadline: float | None = None
+        self.place = Place.UNSENT
+        self.size = OVERHEAD + len(job.workload)
         if workload is not job.workload:
             self.size += len(workload)
-        self.sent = False  # submitted to the present target connection
-        self.at_target = b""  # a sync job's handle there
-        self.deadline: float | None = None  # a sync job's, on the forward's clock
 
 
 class Window:
@@ -60,8 +75,15 @@ class Window:
         self.unsent.append(held)
         self.bytes += held.size
 
+    def park(self, held: Held) -> None:
+        """Take a job in, or keep it, without sending it (again)."""
+        if held not in self._held:
+            self._held[held] = None
+            self.bytes += held.size
+        held.place = Place.PARKED
+
     def settle(self, held: Held) -> bool:
-        """Let go of a job that was sent; False for a tombstone."""
+        """Let go of a job that is sent or parked; False for a tombstone."""
         self.bytes -= held.size
         if held in self._held:
             del self._held[held]
@@ -71,28 +93,29 @@ class Window:
     def drop(self, held: Held) -> None:
         """Let go of a job that is held; one that is under way leaves its tombstone."""
         del self._held[held]
-        if not held.sent:
+        if held.place is not Place.SENT:
             self.bytes -= held.size
-            if held in self.unsent:
-                self.unsent.remove(held)
+        if held.place is Place.UNSENT:
+            self.unsent.remove(held)
 
     def give_back(self) -> int:
         """Forget all that is held; return how many. What was sent leaves its tombstone."""
         count = len(self._held)
-        self.bytes -= sum(held.size for held in self._held if not held.sent)
+        self.bytes -= sum(held.size for held in self._held if held.place is not Place.SENT)
         self._held.clear()
         self.unsent.clear()
         return count
 
     def resend(self) -> int:
-        """Make all that is held unsent again, in order; return how many had been sent.
+        """Make all that was sent unsent again, in order; return how many jobs that were.
 
         For a target that is gone, and every tombstone with it.
         """
         sent = 0
         for held in self._held:
-            sent += held.sent
-            held.sent = False
-        self.unsent = deque(self._held)
+            if held.place is Place.SENT:
+                held.place = Place.UNSENT
+                sent += 1
+        self.unsent = deque(held for held in self._held if held.place is Place.UNSENT)
         self.bytes = sum(held.size for held in self._held)
         return sent

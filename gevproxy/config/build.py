@@ -60,7 +60,10 @@ def _forward(queue: Queue, defaults: Mapping[str, Node], window_bytes: int) -> F
         fields |= {"window": workers, "hold": 0.0, "unique": UniquePolicy.NONE}
     # A wrong key shows only in the text that comes out.
     fields.setdefault("expect", Expect.MOD_GEARMAN if fields.get("decrypt") else Expect.ANY)
-    return ForwardConfig(source=queue.source, target=queue.target, **fields)
+    place = queue.node.problem("")
+    return ForwardConfig(
+        source=queue.source, target=queue.target, file=place.file, line=place.line, **fields
+    )
 
 
 def _name(option: str) -> str:

@@ -87,7 +87,8 @@ class ForwardConfig:
 
     A synchronous forward has window == workers, hold == 0 and unique NONE; on an asynchronous one
     workers, on_disconnect and timeout mean nothing and have their defaults. `load` sees to both.
-    `hold` and `timeout` are seconds; None is for ever. `decrypt` is tried in order.
+    `hold` and `timeout` are seconds; None is for ever. `decrypt` is tried in order. `file` and
+    `line` are where it is written; two that differ in nothing else are equal.
     """
 
     source: QueueAddress
@@ -107,6 +108,8 @@ class ForwardConfig:
     data_callback: str | None = None
     payload: Payload = Payload.BASE64
     expect: Expect = Expect.ANY
+    file: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
 
     @property
     def key(self) -> str:

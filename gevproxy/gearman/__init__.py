@@ -9,7 +9,7 @@ from gevproxy.gearman.client import Client, Confirmed, Refused, Update
 from gevproxy.gearman.connection import Connection
 from gevproxy.gearman.job import Handle, Job, Priority, Server
 from gevproxy.gearman.link import Link, LinkEvents
-from gevproxy.gearman.packet import Outbox, Packet, PacketBuffer, PacketType, encode
+from gevproxy.gearman.packet import Outbox, Oversized, Packet, PacketBuffer, PacketType, encode
 from gevproxy.gearman.worker import ServerError, Worker
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Link",
     "LinkEvents",
     "Outbox",
+    "Oversized",
     "Packet",
     "PacketBuffer",
     "PacketType",

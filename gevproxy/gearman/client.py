@@ -9,10 +9,12 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from gevproxy.errors import ProtocolError
 from gevproxy.gearman.job import Handle, Priority
-from gevproxy.gearman.packet import MAX_PACKET, Packet, PacketType
+from gevproxy.gearman.packet import HEADER, LARGE, MAX_PACKET, REQUEST, Packet, PacketType
 from gevproxy.gearman.peer import Peer
 
 Token = TypeVar("Token")
+
+_new_tuple: Final = tuple.__new__
 
 _BACKGROUND: Final = {
     Priority.NORMAL: PacketType.SUBMIT_JOB_BG,
@@ -97,7 +99,13 @@ class Client(Peer, Generic[Token]):
 
     def submit(self, token: Token, function: bytes, unique: bytes, workload: bytes) -> None:
         """Submit a job. ValueError, with nothing sent, where `function` or `unique` holds a NUL."""
-        self.outbox.add(self._submit, function, unique, workload)
+        if 0 not in function and 0 not in unique and len(workload) < LARGE:
+            # What Outbox.add would do, at a quarter of its price: this is done for every job.
+            size = len(function) + len(unique) + len(workload) + 2
+            body = b"\0".join((function, unique, workload))
+            self.outbox.add_bytes(HEADER.pack(REQUEST, self._submit, size) + body)
+        else:
+            self.outbox.add(self._submit, function, unique, workload)
         self._fifo.append((token,))
 
     def _handle(self, packet: Packet, events: list[object]) -> None:
@@ -107,7 +115,8 @@ class Client(Peer, Generic[Token]):
             if entry is None:
                 raise ProtocolError("JOB_CREATED in the place of OPTION_RES")
             handle = Handle(args[0])
-            events.append(Confirmed(entry[0], handle, self._is_old(handle)))
+            confirmed = (entry[0], handle, self._is_old(handle))
+            events.append(_new_tuple(Confirmed, confirmed))  # half the price of Confirmed(...)
         elif type_ in _UPDATES:
             # A client without "exceptions" gets WORK_FAIL with a NUL after the handle.
             events.append(Update(type_, Handle(args[0].rstrip(b"\0")), args[1:]))
@@ -130,7 +139,8 @@ class Client(Peer, Generic[Token]):
     def _is_old(self, handle: Handle) -> bool:
         """Tell whether a handle is no newer than the newest: they end in a growing number."""
         newest = self._newest
-        if (len(handle), handle) > (len(newest), newest):
-            self._newest = handle
-            return False
-        return True
+        longer = len(handle) - len(newest)
+        if longer < 0 or (longer == 0 and handle <= newest):
+            return True
+        self._newest = handle
+        return False

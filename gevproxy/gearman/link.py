@@ -43,7 +43,9 @@ class Link(Generic[P]):
 
     `reason` says in words why there is none, "" while there is one. An ended connection goes its
     way out beside the next: a source that fell silent still needs our FIN when the path is back.
-    TCP_USER_TIMEOUT is not set for the same reason: it would kill that socket first.
+    TCP_USER_TIMEOUT is not set for the same reason: it would kill that socket first. `discard`
+    says that what was not sent on a connection that is over will be sent on the next, so that
+    sending it on the way out would only repeat it.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Link(Generic[P]):
         events: LinkEvents[P],
         *,
         linger: float,
+        discard: bool = False,
         spawn: Spawn = spawn_thread,
         clock: Clock = time.monotonic,
         rng: Random | None = None,
@@ -62,6 +65,7 @@ class Link(Generic[P]):
         self._make_peer = make_peer
         self._events = events
         self._linger = linger
+        self._discard = discard
         self._spawn = spawn
         self._clock = clock
         # At most ten attempts in ten seconds at a port that accepts and closes at once.
@@ -85,6 +89,11 @@ class Link(Generic[P]):
     def backlog(self) -> int:
         """Bytes that wait in our outbox for the peer to take them."""
         return self._connection.peer.outbox.size if self._connection else 0
+
+    @property
+    def copied(self) -> int:
+        """Of the backlog, the bytes that are nowhere else in memory."""
+        return self._connection.peer.outbox.copied if self._connection else 0
 
     def want(self, wanted: bool) -> None:
         """Say whether a connection is wanted. One that is there is ended by `end` alone."""
@@ -110,6 +119,7 @@ class Link(Generic[P]):
         self._attempt += 1
         for connection in [*self._lingering, *filter(None, [self._connection])]:
             connection.abort()
+        self._connection = None  # its reader may wake once more, and is not listened to
 
     def flush(self) -> None:
         """Send what the peer object has to say."""
@@ -158,6 +168,8 @@ class Link(Generic[P]):
         self._over(connection, LinkError(ended))
 
     def _received(self, connection: Connection[P], data: bytes) -> None:
+        if connection is not self._connection:
+            return
         peer = connection.peer
         was_up = peer.answered
         events = peer.receive(data)
@@ -175,7 +187,7 @@ class Link(Generic[P]):
         if connection is not self._connection:
             return
         was_up = connection.peer.answered
-        self._detach(str(error), discard=False)
+        self._detach(str(error), discard=self._discard)
         if was_up:
             self._events.on_over(error)
         else:

@@ -20,6 +20,7 @@ REQUEST: Final = b"\0REQ"
 RESPONSE: Final = b"\0RES"
 HEADER: Final = Struct(">4sII")
 HEADER_SIZE: Final = HEADER.size
+_unpack_header: Final = HEADER.unpack_from
 
 MAX_PACKET: Final = 64 * 1024 * 1024
 """Default bound of a body in bytes, the same as gearmand's own largest packet by default."""
@@ -27,8 +28,8 @@ MAX_PACKET: Final = 64 * 1024 * 1024
 _HANDLE_PEEK: Final = 128
 """How much of an oversized packet is read to name its job; gearmand's handles end at 64 bytes."""
 
-_LARGE: Final = 32 * 1024
-"""From this many bytes a workload is not copied into its packet but sent from where it lies."""
+LARGE: Final = 32 * 1024
+"""From this many bytes a packet's last argument is not copied but sent from where it lies."""
 
 _BATCH: Final = 256 * 1024
 """The outbox joins small packets into pieces of about this size: one system call each."""
@@ -126,14 +127,18 @@ ARGUMENTS: Final[dict[PacketType, int]] = {
     _T.STATUS_RES_UNIQUE: 6,
 }
 
+# By number: looking an IntEnum up in a dict calls Python code, indexing a tuple does not.
+_COUNTS: Final = tuple(ARGUMENTS.get(code, -1) for code in range(43))  # type: ignore[call-overload]
 _BY_CODE: Final = {int(type_): (type_, count) for type_, count in ARGUMENTS.items()}
+
+# The packets that hand a job over: where one is too large it is passed over and named, for its job
+# can be given back in peace. Any other that is too large ends the connection.
+_ASSIGNS: Final = frozenset({_T.JOB_ASSIGN, _T.JOB_ASSIGN_UNIQ, _T.JOB_ASSIGN_ALL})
 
 # Packets whose first argument is a job's handle: an oversized one is read far enough to name it.
 _NAMES_A_JOB: Final = frozenset(
     {
-        _T.JOB_ASSIGN,
-        _T.JOB_ASSIGN_UNIQ,
-        _T.JOB_ASSIGN_ALL,
+        *_ASSIGNS,
         _T.WORK_COMPLETE,
         _T.WORK_DATA,
         _T.WORK_WARNING,
@@ -149,48 +154,60 @@ class Packet(NamedTuple):
     args: tuple[bytes, ...]
 
 
-def _head(type_: PacketType, args: tuple[bytes, ...], magic: bytes) -> bytes:
-    """Header and every argument but the last, with the NUL before the last."""
-    count = ARGUMENTS[type_]
-    if len(args) != count:
-        raise ValueError(f"{type_.name} takes {count} arguments, not {len(args)}")
-    if not args:
-        return HEADER.pack(magic, type_, 0)
-    head = b"".join([part + b"\0" for part in args[:-1]])
-    if head.count(0) != count - 1:
-        raise ValueError(f"{type_.name}: only the last argument may hold a NUL byte")
-    return HEADER.pack(magic, type_, len(head) + len(args[-1])) + head
+class Oversized(NamedTuple):
+    """A job over `max_packet`, in the place of its packet; its body was not kept."""
+
+    handle: bytes
+    error: PacketTooLarge
+
+
+# Half the price of Packet(...), whose __new__ is Python code: 0.09 against 0.19 us here.
+_new_packet: Final = tuple.__new__
+
+
+def _check_args(type_: PacketType, args: tuple[bytes, ...]) -> None:
+    """Raise ValueError where the packet would not come out as it went in."""
+    if len(args) != _COUNTS[type_]:
+        raise ValueError(f"{type_.name} takes {_COUNTS[type_]} arguments, not {len(args)}")
+    for part in args[:-1]:
+        if 0 in part:  # seven times as fast as b"\0" in part
+            raise ValueError(f"{type_.name}: only the last argument may hold a NUL byte")
 
 
 def encode(type_: PacketType, *args: bytes, magic: bytes = REQUEST) -> bytes:
     """Return the packet's bytes. ValueError for a wrong argument count or a NUL before the last."""
-    head = _head(type_, args, magic)
-    return head + args[-1] if args else head
+    _check_args(type_, args)
+    body = b"\0".join(args)
+    return HEADER.pack(magic, type_, len(body)) + body
 
 
 class PacketBuffer:
     """Turns received bytes into packets.
 
-    `feed` returns every whole packet; what is left waits for more. A peer that breaks the protocol
+    `feed` returns every whole packet; what is left waits for more. A job over `max_packet` comes as
+    Oversized, and its body is passed over without being kept. A peer that breaks the protocol
     sets `fault` (a ProtocolError), after the packets before it have been returned: a confirm that
     came in time is not lost to the garbage behind it. From then on `feed` returns nothing.
     """
 
-    __slots__ = ("_magic", "_max_packet", "_need", "_pending", "fault")
+    __slots__ = ("_magic", "_max_packet", "_need", "_pending", "_skip", "fault")
 
     def __init__(self, magic: bytes = RESPONSE, max_packet: int = MAX_PACKET) -> None:
         self._magic = magic
         self._max_packet = max_packet
         self._pending = bytearray()  # the start of at most one packet
         self._need = HEADER_SIZE  # how long _pending must be before it can be looked at again
+        self._skip = 0  # bytes of an oversized body that are still to come
         self.fault: ProtocolError | None = None
 
-    def feed(self, data: bytes) -> list[Packet]:
+    def feed(self, data: bytes) -> list[Packet | Oversized]:
         """Take received bytes, in pieces of any size; return the packets that are now whole."""
-        packets: list[Packet] = []
+        packets: list[Packet | Oversized] = []
         if self.fault is None:
             try:
                 position = self._finish_pending(data, packets) if self._pending else 0
+                if self._skip:
+                    position = self._pass_over(data, position)
                 if position < len(data):
                     self._parse(data, position, packets)
             except ProtocolError as error:
@@ -198,19 +215,35 @@ class PacketBuffer:
                 self._pending = bytearray()
         return packets
 
-    def _parse(self, data: bytes, position: int, packets: list[Packet]) -> None:
+    def _parse(self, data: bytes, position: int, packets: list[Packet | Oversized]) -> None:
         """Cut whole packets out of `data`; keep the rest."""
         end = len(data)
+        expected, limit = self._magic, self._max_packet
         while end - position >= HEADER_SIZE:
-            magic, code, size = HEADER.unpack_from(data, position)
-            type_, count, need = self._check(magic, code, size)
+            magic, code, size = _unpack_header(data, position)
+            found = _BY_CODE.get(code)
+            if magic != expected or found is None or size > limit:
+                found, need = self._check(magic, code, size)
+            else:
+                need = HEADER_SIZE + size
+            type_, count = found
             start = position + HEADER_SIZE
             stop = position + need
             if stop > end:
                 break
-            if size > self._max_packet:
-                raise self._too_large(type_, data[start:stop], size)
-            packets.append(Packet(type_, _split(type_, data[start:stop], count)))
+            if size > limit:
+                packets.append(self._oversized(type_, data[start:stop], size))
+                position = self._pass_over(data, stop)
+                continue
+            if count:
+                args = tuple(data[start:stop].split(b"\0", count - 1))
+                if len(args) != count:
+                    raise _miscounted(type_, count, len(args))
+            elif size:
+                raise _not_empty(type_, size)
+            else:
+                args = ()
+            packets.append(_new_packet(Packet, (type_, args)))
             position = stop
         else:
             need = HEADER_SIZE
@@ -218,7 +251,7 @@ class PacketBuffer:
         if position < end:
             self._pending += memoryview(data)[position:]
 
-    def _finish_pending(self, data: bytes, packets: list[Packet]) -> int:
+    def _finish_pending(self, data: bytes, packets: list[Packet | Oversized]) -> int:
         """Complete the packet that began in an earlier piece; return how much of `data` it took."""
         pending = self._pending
         position = 0
@@ -229,7 +262,7 @@ class PacketBuffer:
             if len(pending) < self._need:
                 return position
             magic, code, size = HEADER.unpack_from(pending)
-            type_, count, need = self._check(magic, code, size)
+            (type_, count), need = self._check(magic, code, size)
             if need <= len(pending):
                 break
             self._need = need
@@ -237,58 +270,64 @@ class PacketBuffer:
         self._need = HEADER_SIZE
         with memoryview(pending) as view:
             if size > self._max_packet:
-                raise self._too_large(type_, bytes(view[HEADER_SIZE:]), size)
+                packets.append(self._oversized(type_, bytes(view[HEADER_SIZE:]), size))
+                return position
             packets.append(Packet(type_, _split_view(type_, pending, view, count)))
         return position
 
-    def _check(self, magic: bytes, code: int, size: int) -> tuple[PacketType, int, int]:
-        """Return type, argument count and how many bytes must be there to go on."""
+    def _check(self, magic: bytes, code: int, size: int) -> tuple[tuple[PacketType, int], int]:
+        """Return type and argument count, and how many bytes must be there to go on."""
         if magic != self._magic:
             raise ProtocolError(f"wrong magic {magic!r}: no Gearman server?")
         found = _BY_CODE.get(code)
         if found is None:
             raise ProtocolError(f"unknown packet type {code}")
-        type_, count = found
         if size <= self._max_packet:
-            return type_, count, HEADER_SIZE + size
-        if type_ not in _NAMES_A_JOB:
-            raise PacketTooLarge(type_.name, b"", size, self._max_packet)
-        return type_, count, HEADER_SIZE + min(size, _HANDLE_PEEK)
+            return found, HEADER_SIZE + size
+        if found[0] not in _NAMES_A_JOB:
+            raise PacketTooLarge(found[0].name, b"", size, self._max_packet)
+        return found, HEADER_SIZE + min(size, _HANDLE_PEEK)
 
-    def _too_large(self, type_: PacketType, start_of_body: bytes, size: int) -> PacketTooLarge:
+    def _oversized(self, type_: PacketType, start_of_body: bytes, size: int) -> Oversized:
+        """Begin to pass over a job's body; raise for any other packet."""
         handle = start_of_body.partition(b"\0")[0]
-        return PacketTooLarge(type_.name, handle, size, self._max_packet)
+        error = PacketTooLarge(type_.name, handle, size, self._max_packet)
+        if type_ not in _ASSIGNS:
+            raise error
+        self._skip = size - len(start_of_body)
+        return Oversized(handle, error)
+
+    def _pass_over(self, data: bytes, position: int) -> int:
+        """Return where in `data` the oversized body ends, as far as it is there."""
+        step = min(self._skip, len(data) - position)
+        self._skip -= step
+        return position + step
 
 
-def _split(type_: PacketType, body: bytes, count: int) -> tuple[bytes, ...]:
-    """Cut a body into its arguments."""
-    if count == 0:
-        if body:
-            raise ProtocolError(f"{type_.name} takes no arguments but has {len(body)} bytes")
-        return ()
-    args = body.split(b"\0", count - 1)
-    if len(args) != count:
-        raise ProtocolError(f"{type_.name} takes {count} arguments, not {len(args)}")
-    return tuple(args)
+def _miscounted(type_: PacketType, count: int, found: int) -> ProtocolError:
+    return ProtocolError(f"{type_.name} takes {count} arguments, not {found}")
+
+
+def _not_empty(type_: PacketType, size: int) -> ProtocolError:
+    return ProtocolError(f"{type_.name} takes no arguments but has {size} bytes")
 
 
 def _split_view(
     type_: PacketType, packet: bytearray, view: memoryview, count: int
 ) -> tuple[bytes, ...]:
-    """Do what `_split` does with one copy of the last argument: it may be all of `max_packet`."""
+    """Cut a packet into its arguments with one copy of the last: it may be all of `max_packet`."""
     args: list[bytes] = []
     start = HEADER_SIZE
     for _ in range(count - 1):
         stop = packet.find(0, start)
         if stop < 0:
-            raise ProtocolError(f"{type_.name} takes {count} arguments, not {len(args) + 1}")
+            raise _miscounted(type_, count, len(args) + 1)
         args.append(bytes(view[start:stop]))
         start = stop + 1
     if count:
         args.append(bytes(view[start:]))
     elif len(packet) > HEADER_SIZE:
-        size = len(packet) - HEADER_SIZE
-        raise ProtocolError(f"{type_.name} takes no arguments but has {size} bytes")
+        raise _not_empty(type_, len(packet) - HEADER_SIZE)
     return tuple(args)
 
 
@@ -298,31 +337,40 @@ class Outbox:
     Large workloads are kept by reference: a job that waits to be sent is in memory once.
     """
 
-    __slots__ = ("_chunks", "size", "total")
+    __slots__ = ("_chunks", "_referenced", "_taken", "total")
 
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque()
-        self.size = 0
+        self._taken = 0
+        self._referenced = 0
         self.total = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        return self.total - self._taken
+
+    @property
+    def copied(self) -> int:
+        """Bytes that wait and are nowhere else in memory."""
+        return self.size - self._referenced
 
     def add(self, type_: PacketType, *args: bytes) -> None:
         """Append a request. ValueError as `encode`, with nothing appended."""
-        head = _head(type_, args, REQUEST)
-        last = args[-1] if args else b""
-        if len(last) < _LARGE:
-            self._append(head + last)
-        else:
-            self._append(head)
-            self._append(last)
+        if not args or len(args[-1]) < LARGE:
+            self.add_bytes(encode(type_, *args))
+            return
+        _check_args(type_, args)
+        head = b"".join([part + b"\0" for part in args[:-1]])
+        self.add_bytes(HEADER.pack(REQUEST, type_, len(head) + len(args[-1])) + head)
+        self.add_bytes(args[-1])
 
     def add_bytes(self, packets: bytes) -> None:
-        """Append packets that are already encoded."""
-        self._append(packets)
-
-    def _append(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
-        self.size += len(chunk)
-        self.total += len(chunk)
+        """Append what is already encoded."""
+        self._chunks.append(packets)
+        self.total += len(packets)
+        if len(packets) >= LARGE:
+            self._referenced += len(packets)
 
     def take(self) -> bytes:
         """Remove and return the next piece to send: small packets joined, or one large workload."""
@@ -330,18 +378,21 @@ class Outbox:
         if not chunks:
             return b""
         piece = chunks.popleft()
-        if len(piece) < _LARGE and chunks:
+        if len(piece) >= LARGE:
+            self._referenced -= len(piece)
+        elif chunks:
             parts = [piece]
             length = len(piece)
-            while chunks and len(chunks[0]) < _LARGE and length < _BATCH:
+            while chunks and len(chunks[0]) < LARGE and length < _BATCH:
                 part = chunks.popleft()
                 parts.append(part)
                 length += len(part)
             piece = b"".join(parts)
-        self.size -= len(piece)
+        self._taken += len(piece)
         return piece
 
     def clear(self) -> None:
         """Forget what waits."""
         self._chunks.clear()
-        self.size = 0
+        self._taken = self.total
+        self._referenced = 0

@@ -8,7 +8,7 @@ Sans-IO: nothing here reads a clock or a socket.
 from typing import Final
 
 from gevproxy.errors import ProtocolError
-from gevproxy.gearman.packet import MAX_PACKET, Outbox, Packet, PacketBuffer, PacketType
+from gevproxy.gearman.packet import MAX_PACKET, Outbox, Oversized, Packet, PacketBuffer, PacketType
 
 PING_HANDLE: Final = b"gevproxy:ping"
 """No server makes handles of this form: gearmand's begin with "H:"."""
@@ -41,11 +41,19 @@ class Peer:
         events: list[object] = []
         for packet in self._buffer.feed(data):
             try:
-                self._handle(packet, events)
+                if isinstance(packet, Oversized):
+                    self._handle_oversized(packet, events)
+                else:
+                    self._handle(packet, events)
             except ProtocolError as error:
                 self._buffer.fault = error
                 break
         return events
+
+    def _handle_oversized(self, packet: Oversized, events: list[object]) -> None:
+        """Take a job over `max_packet`."""
+        del events
+        raise packet.error
 
     def _handle(self, packet: Packet, events: list[object]) -> None:
         """Take a packet that is no business of the subclass."""

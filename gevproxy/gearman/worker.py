@@ -6,14 +6,24 @@ outstanding and refuses what was never asked for. CANT_DO is never sent: gearman
 granted jobs back on it, and their completions get JOB_NOT_FOUND.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gevproxy.errors import ProtocolError
 from gevproxy.gearman.job import Handle, Job
-from gevproxy.gearman.packet import MAX_PACKET, Packet, PacketType, encode
+from gevproxy.gearman.packet import (
+    HEADER,
+    LARGE,
+    MAX_PACKET,
+    REQUEST,
+    Oversized,
+    Packet,
+    PacketType,
+    encode,
+)
 from gevproxy.gearman.peer import Peer
 
-_GRAB = encode(PacketType.GRAB_JOB_UNIQ)
+_new_tuple: Final = tuple.__new__
+_GRAB: Final = encode(PacketType.GRAB_JOB_UNIQ)
 
 
 class ServerError(NamedTuple):
@@ -30,7 +40,7 @@ class Worker(Peer):
     with each job, so it doubles with every round trip in which each grab brought a job, and falls
     to one when the queue is empty. `empty` and `asleep` are what the server last said and was told.
 
-    Events of `receive`: Job and ServerError.
+    Events of `receive`: Job, ServerError, and Oversized for a job over `max_packet`.
     """
 
     __slots__ = ("_function", "asleep", "empty", "outstanding", "wanted")
@@ -65,7 +75,13 @@ class Worker(Peer):
 
     def complete(self, handle: Handle, result: bytes = b"") -> None:
         """End a job with a result, which the submitter of a foreground job gets."""
-        self.outbox.add(PacketType.WORK_COMPLETE, handle, result)
+        if len(result) < LARGE:
+            # What Outbox.add would do, at a quarter of its price: this is done for every job.
+            size = len(handle) + len(result) + 1
+            head = HEADER.pack(REQUEST, PacketType.WORK_COMPLETE, size)
+            self.outbox.add_bytes(b"%b%b\0%b" % (head, handle, result))
+        else:
+            self.outbox.add(PacketType.WORK_COMPLETE, handle, result)
 
     def fail(self, handle: Handle) -> None:
         """End a job without a result. gearmand then deletes a background job: never retried."""
@@ -78,7 +94,7 @@ class Worker(Peer):
     def _handle(self, packet: Packet, events: list[object]) -> None:
         type_, args = packet
         if type_ is PacketType.JOB_ASSIGN_UNIQ:
-            job = Job(Handle(args[0]), args[1], args[2], args[3])
+            job = _new_tuple(Job, args)  # it has the packet's order; half the price of Job(*args)
             self._answered("JOB_ASSIGN_UNIQ")
             if job.function != self._function:
                 raise ProtocolError("JOB_ASSIGN_UNIQ for a queue that was never asked for")
@@ -96,6 +112,11 @@ class Worker(Peer):
             events.append(ServerError(*(part.decode(errors="backslashreplace") for part in args)))
         else:
             super()._handle(packet, events)
+
+    def _handle_oversized(self, packet: Oversized, events: list[object]) -> None:
+        self._answered(packet.error.name)
+        self.empty = False
+        events.append(packet)
 
     def _answered(self, name: str) -> None:
         """Book the answer to a grab."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +29,8 @@ def config(queues: Mapping[str, Any], **options: Any) -> Record:  # noqa: ANN401
 
 class Relay:
     """`gevproxy run` with one config file; its log lines are collected as they come."""
+
+    program: Sequence[str] = ("-m", "gevproxy")  # what Python runs; a test may run it with a bug
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Relay:
         """Start the program."""
         self.excused = False
         self.lived = len(self.records)
-        command = [sys.executable, "-m", "gevproxy", "run", "--config", str(self.config_file)]
+        command = [sys.executable, *self.program, "run", "--config", str(self.config_file)]
         self.process = subprocess.Popen(
             [*command, *self.arguments],
             cwd=ROOT,

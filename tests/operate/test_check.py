@@ -82,7 +82,10 @@ def test_a_black_hole(tmp_path: Path, gearmand_a: Gearmand, gearmand_b: Gearmand
 
 @pytest.mark.parametrize(
     ("server", "words"),
-    [(Garbage, "wrong magic b'HTTP': no Gearman server?"), (AcceptsAndCloses, "closed before")],
+    [
+        (Garbage, "wrong magic b'HTTP': no Gearman server?"),
+        (AcceptsAndCloses, "reset by peer before it was answered: no Gearman server?"),
+    ],
 )
 def test_a_port_that_is_no_gearmand(
     tmp_path: Path, gearmand_a: Gearmand, server: type[Garbage | AcceptsAndCloses], words: str

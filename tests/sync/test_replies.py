@@ -14,6 +14,7 @@ from tests.kit.packets import Kind, Packet
 from tests.kit.peers import Assigned, Consumer, SyncClient
 from tests.kit.pipe import Pipe
 from tests.kit.relay import Record, Relay, config
+from tests.kit.scripted import Refuses
 from tests.kit.servers import Gearmand
 
 QUEUE = b"sync"
@@ -41,7 +42,7 @@ def ends(count: int) -> list[bytes]:
 
 
 @contextmanager
-def forward(source: Gearmand, target: Gearmand, **options: Any) -> Iterator[Relay]:  # noqa: ANN401 - JSON
+def forward(source: Gearmand, target: Gearmand | Refuses, **options: Any) -> Iterator[Relay]:  # noqa: ANN401 - JSON
     """Run a relay with one sync forward; at the end its accounting must balance."""
     settings: Record = {"remote_queue": f"{target.address}/{QUEUE.decode()}", "async": False}
     settings = {"workers": WORKERS, **settings, **options}
@@ -296,8 +297,8 @@ def test_a_reply_over_max_packet_fails_its_job_and_no_other(
         balance(relay)
 
 
-def test_a_refused_job_fails(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
-    """What the target will not take is answered, not retried; a full queue only waits."""
+def test_a_full_target_only_delays(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
+    """A queue at its limit is no refusal: every client gets its result."""
     with Consumer(gearmand_b.port, QUEUE, window=1) as worker:
         worker.stop()
     gearmand_b.admin.maxqueue(QUEUE.decode(), 1)
@@ -306,3 +307,20 @@ def test_a_refused_job_fails(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None
         with Consumer(gearmand_b.port, QUEUE, window=1):
             for handle in handles:
                 assert client.outcome(handle, 60.0)[-1].kind is Kind.WORK_COMPLETE
+
+
+def test_a_refused_job_fails_and_the_eleventh_in_a_row_blocks(gearmand_a: Gearmand) -> None:
+    """What the target will not take is answered, not retried, and makes no dead letter."""
+    with (
+        Refuses(lambda _: True, b"BAD_JOB") as target,
+        forward(gearmand_a, target, workers=1) as relay,
+        SyncClient(gearmand_a.port) as client,
+    ):
+        for n in range(10):
+            assert client.call(QUEUE, b"%d" % n)[-1].kind is Kind.WORK_FAIL
+        client.submit(QUEUE, b"the eleventh")
+        assert "BAD_JOB" in relay.wait_event("forward_blocked")["message"]
+        relay.wait_event("source_left")
+        assert gearmand_a.admin.queue(QUEUE.decode()).total == 1
+        counters = balance(relay)
+        assert (counters["answered"], counters["dead_lettered"]) == (10, 0)

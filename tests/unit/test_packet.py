@@ -13,24 +13,26 @@ from gevproxy.gearman.packet import (
     HEADER_SIZE,
     RESPONSE,
     Outbox,
+    Oversized,
     Packet,
     PacketBuffer,
     PacketType,
     encode,
 )
 
-Feed = Callable[[PacketBuffer, bytes], list[Packet]]
+Read = list[Packet | Oversized]
+Feed = Callable[[PacketBuffer, bytes], Read]
 
 
-def whole(buffer: PacketBuffer, data: bytes) -> list[Packet]:
+def whole(buffer: PacketBuffer, data: bytes) -> Read:
     return buffer.feed(data)
 
 
-def byte_by_byte(buffer: PacketBuffer, data: bytes) -> list[Packet]:
+def byte_by_byte(buffer: PacketBuffer, data: bytes) -> Read:
     return [packet for i in range(len(data)) for packet in buffer.feed(data[i : i + 1])]
 
 
-def ten_bytes(buffer: PacketBuffer, data: bytes) -> list[Packet]:
+def ten_bytes(buffer: PacketBuffer, data: bytes) -> Read:
     return [packet for i in range(0, len(data), 10) for packet in buffer.feed(data[i : i + 10])]
 
 
@@ -98,7 +100,7 @@ def test_round_trip(sent: list[Packet], sizes: list[int]) -> None:
     """Any packets, cut into any pieces."""
     data = b"".join(response(p.type, *p.args) for p in sent)
     buffer = PacketBuffer()
-    got: list[Packet] = []
+    got: Read = []
     position, turn = 0, 0
     while position < len(data):
         size = sizes[turn % len(sizes)]
@@ -141,16 +143,30 @@ def test_a_broken_packet_is_a_fault(feed: Feed, data: bytes, text: str) -> None:
 
 
 @in_pieces
-def test_an_oversized_job_is_named(feed: Feed) -> None:
-    """Without its body ever being kept."""
+def test_an_oversized_job_is_named_and_passed_over(feed: Feed) -> None:
+    """Without its body ever being kept; what comes behind it is read."""
     buffer = PacketBuffer(max_packet=1000)
     body = b"H:host:17\0q\0u\0" + bytes(2000)
-    assert feed(buffer, raw(PacketType.JOB_ASSIGN_UNIQ, body)) == []
+    good = response(PacketType.NOOP)
+    found = feed(buffer, good + raw(PacketType.JOB_ASSIGN_UNIQ, body) + good)
+    noop = Packet(PacketType.NOOP, ())
+    assert [found[0], found[2]] == [noop, noop]
+    oversized = found[1]
+    assert isinstance(oversized, Oversized)
+    error = oversized.error
+    assert (oversized.handle, error.size, error.limit) == (b"H:host:17", len(body), 1000)
+    assert str(error) == "JOB_ASSIGN_UNIQ of job H:host:17 has 2014 bytes, over max_packet (1000)"
+    assert buffer.fault is None
+    assert len(buffer._pending) == 0
+
+
+@in_pieces
+def test_an_oversized_reply_is_a_fault_that_names_its_job(feed: Feed) -> None:
+    buffer = PacketBuffer(max_packet=1000)
+    assert feed(buffer, raw(PacketType.WORK_COMPLETE, b"H:a:1\0" + bytes(2000))) == []
     fault = fault_of(buffer)
     assert isinstance(fault, PacketTooLarge)
-    assert (fault.handle, fault.size, fault.limit) == (b"H:host:17", len(body), 1000)
-    assert str(fault) == "JOB_ASSIGN_UNIQ of job H:host:17 has 2014 bytes, over max_packet (1000)"
-    assert len(buffer._pending) == 0
+    assert fault.handle == b"H:a:1"
 
 
 @in_pieces
@@ -194,6 +210,7 @@ def test_the_outbox_does_not_copy_a_large_workload() -> None:
     workload = bytes(1_000_000)
     outbox = Outbox()
     outbox.add(PacketType.SUBMIT_JOB_BG, b"q", b"u", workload)
+    assert outbox.copied == HEADER_SIZE + len(b"q\0u\0")
     assert len(outbox.take()) == HEADER_SIZE + len(b"q\0u\0")
     assert outbox.take() is workload
 

@@ -69,7 +69,7 @@ def test_sleep_ends_by_noop_and_by_a_grab() -> None:
     worker.outbox.clear()
     worker.sleep()
     assert worker.outbox.take() == encode(PacketType.PRE_SLEEP)
-    assert worker.asleep
+    assert (worker.asleep, worker.empty) == (True, True)
     worker.receive(response(PacketType.NOOP))
     assert (worker.asleep, worker.empty) == (False, False)
     worker.sleep()
@@ -108,10 +108,9 @@ def test_the_ping_is_never_sent_twice() -> None:
     worker.ping()
     worker.ping()
     assert worker.outbox.take() == encode(PacketType.GET_STATUS, PING_HANDLE)
-    assert not worker.answered
+    assert (worker.answered, worker.ping_unanswered) == (False, True)
     worker.receive(response(PacketType.STATUS_RES, PING_HANDLE, b"0", b"0", b"0", b"0"))
-    assert worker.answered
-    assert not worker.ping_unanswered
+    assert (worker.answered, worker.ping_unanswered) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,335 @@
+"""A moment of the relay in words: the monitoring line, a table for a person, JSON, one sentence.
+
+The monitoring line is the Perl proxy's, which dashboards and graphs parse: its words, names, order
+and units are an interface, and what is new comes after them. The metrics are described in the
+README, section "Monitoring with check_gearman".
+Pure: a Status in, text out. Nothing here knows a clock, a socket or who asks.
+"""
+
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from enum import IntEnum
+from typing import Final
+
+from gevproxy.status import ForwardStatus, Status
+
+JSON_REQUEST: Final = "format=json"
+"""What a request to the status queue holds to be answered with `document` instead of the line."""
+
+PAUSED: Final = "paused"
+"""The reason of a forward that an operator has paused."""
+
+MAX_FILTER: Final = 256
+"""Characters of a perfdatafilter: compiling takes a stack that grows with the nesting."""
+
+_FILTER: Final = re.compile(r"perfdatafilter=([^\s\0]+)")
+
+_AWAY: Final = ("source away", "target away")
+"""How a reason begins that means: this server has failed."""
+
+_ERRORS: Final = ("refused", "timeouts", "source_losses", "target_losses", "crashes")
+"""The counters that make up total_errors."""
+
+_NAMED: Final = 5
+"""Forwards that systemd's line names; NOTIFY_SOCKET takes one datagram, and people one line."""
+
+# A control character would end the line for check_gearman (NUL), Naemon (a line feed) or the
+# message (the bar, behind which the metrics begin).
+_PLAIN: Final = {**dict.fromkeys([*range(32), 127], " "), ord("|"): "/"}
+
+Search = Callable[[re.Pattern[str], Iterable[str]], list[str]]
+"""Returns the texts in which a pattern is found; TimeoutError where that takes too long."""
+
+
+class Level(IntEnum):
+    """How well the relay is; the numbers are the exit codes of a monitoring plugin."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+class FilterError(ValueError):
+    """A perfdatafilter cannot be used; the text says why."""
+
+
+def level(status: Status, critical_after: float) -> Level:
+    """Return WARNING where a forward does not run, CRITICAL where it is worse than that.
+
+    Worse is a forward that has not run for `critical_after` seconds, or a job unaccounted for. A
+    paused forward is never more than a WARNING: somebody wanted it so.
+    """
+    late = (
+        forward.not_running >= critical_after
+        for forward in _stopped(status)
+        if PAUSED not in forward.reasons
+    )
+    if any(late) or any(forward.unaccounted for forward in status.forwards):
+        return Level.CRITICAL
+    return Level.WARNING if _stopped(status) else Level.OK
+
+
+# The monitoring line.
+
+
+def search(pattern: re.Pattern[str], texts: Iterable[str]) -> list[str]:
+    """Return the texts in which the pattern is found, however long that takes."""
+    return [text for text in texts if pattern.search(text)]
+
+
+def perl_line(
+    status: Status, request: bytes, critical_after: float, search: Search = search
+) -> bytes:
+    """Return the answer to a check: "0:OK - proxy version v1.0 running.| 'backlog'=0;;; ...".
+
+    `request` may hold "perfdatafilter=REGEX", a regular expression that is searched in each name;
+    one that cannot be used makes the answer UNKNOWN, with every reason in it all the same.
+    """
+    values = metrics(status)
+    state = level(status, critical_after)
+    sentences = _sentences(status)
+    try:
+        names = _filtered(values, request, search)
+    except FilterError as error:
+        state, names = Level.UNKNOWN, []
+        sentences.insert(0, f"perfdatafilter {error}.")
+    text = "".join(f" {_plain(sentence)}" for sentence in sentences)
+    perfdata = "".join(f" {_label(name)}={values[name]};;;" for name in names)
+    line = f"{state:d}:{state.name} - proxy version v{status.version} running.{text}|{perfdata}"
+    return line.encode(errors="backslashreplace")
+
+
+def metrics(status: Status) -> dict[str, str]:
+    """Return every metric by name, in the line's order; a counter's value ends in "c".
+
+    The Perl proxy's come first, then `unaccounted`, then those of each forward. All are plain
+    decimals; what has no value yet is not there.
+    """
+    unaccounted = sum(abs(forward.unaccounted) for forward in status.forwards)
+    own = sorted(item for forward in status.forwards for item in _of_forward(forward))
+    return {**_of_perl_proxy(status.forwards), "unaccounted": str(unaccounted), **dict(own)}
+
+
+def _of_perl_proxy(forwards: Sequence[ForwardStatus]) -> dict[str, str]:
+    """Return the metrics of old. A queue's name alone may be that of many forwards: their sum."""
+    counters = Counter(bytes_in=0, bytes_out=0, total_errors=0, total_jobs=0)
+    for forward in forwards:
+        counts, queue = forward.counters, _queue(forward.source)
+        counters["bytes_in"] += counts["bytes_in"]
+        counters["bytes_out"] += counts["bytes_out"]
+        counters["total_errors"] += sum(counts[name] for name in _ERRORS)
+        counters["total_jobs"] += counts["received"]
+        counters[f"{queue}::bytes_out"] += counts["bytes_out"]
+        counters[f"{queue}::jobs"] += counts["received"]
+    gauges = {
+        "backlog": _backlog(forwards),
+        "queues": len(forwards),
+        "server": len({_server(forward.source) for forward in forwards}),
+    }
+    values = {name: f"{count}c" for name, count in counters.items()}
+    values.update((name, str(value)) for name, value in gauges.items())
+    return dict(sorted(values.items(), key=lambda item: ("::" in item[0], item[0])))
+
+
+def _of_forward(forward: ForwardStatus) -> list[tuple[str, str]]:
+    """Return one forward's metrics: counters, jobs, seconds and milliseconds."""
+    counts = forward.counters
+    counters = {
+        "coalesced": counts["coalesced"],
+        "dead_letters": counts["dead_lettered"],
+        "dropped": counts["dropped"],
+        "jobs": counts["received"],
+        "retries": counts["retries"],
+    }
+    gauges = {
+        "since_confirm": forward.since_confirm,
+        "latency_p50": _milliseconds(forward.p50),
+        "latency_p99": _milliseconds(forward.p99),
+    }
+    values = {name: f"{count}c" for name, count in counters.items()}
+    values["in_flight"] = str(forward.in_flight)
+    values.update((name, f"{value:.1f}") for name, value in gauges.items() if value is not None)
+    return [(f"{forward.key}::{name}", value) for name, value in values.items()]
+
+
+def _backlog(forwards: Iterable[ForwardStatus]) -> int:
+    """Return how many jobs are held by forwards that do not run.
+
+    What a running forward holds is on its way: the Perl proxy never counted that, and dashboards
+    take a backlog for trouble.
+    """
+    return sum(forward.held for forward in forwards if forward.reasons)
+
+
+def _sentences(status: Status) -> list[str]:
+    """Say all that is wrong: in the Perl proxy's words what it knew, then for each forward."""
+    sentences = []
+    failed = sorted(_failed_servers(status.forwards))
+    if failed:
+        plural = "" if len(failed) == 1 else "s"
+        sentences.append(f"{len(failed)} server{plural} failed: {', '.join(failed)}.")
+    if backlog := _backlog(status.forwards):
+        sentences.append(f"backlog contains {backlog} jobs.")
+    sentences += [
+        f"{forward.key}: {_why(forward)}." for forward in status.forwards if _why(forward)
+    ]
+    return sentences
+
+
+def _failed_servers(forwards: Iterable[ForwardStatus]) -> set[str]:
+    return {
+        _server(forward.source if reason.startswith("source") else forward.target)
+        for forward in forwards
+        for reason in forward.reasons
+        if reason.startswith(_AWAY)
+    }
+
+
+def _why(forward: ForwardStatus) -> str:
+    """Return everything that is wrong with a forward; "" where all is well."""
+    lost = [f"{forward.unaccounted} jobs are unaccounted for"] if forward.unaccounted else []
+    return "; ".join([*forward.reasons, *lost])
+
+
+def _filtered(names: Iterable[str], request: bytes, search: Search) -> list[str]:
+    """Return the names that a request asks for. FilterError where its filter cannot be used."""
+    found = _FILTER.search(request.decode(errors="backslashreplace"))
+    if not found:
+        return list(names)
+    try:
+        return search(_compile(found[1]), names)
+    except TimeoutError as error:
+        raise FilterError("takes too long: write a simpler one") from error
+
+
+def _compile(text: str) -> re.Pattern[str]:
+    if len(text) > MAX_FILTER:
+        raise FilterError(f"is longer than {MAX_FILTER} characters")
+    try:
+        with warnings.catch_warnings():
+            # "Possible nested set" and the like would go to stderr, between the log's lines.
+            warnings.simplefilter("ignore")
+            return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise FilterError(f"is no regular expression: {error}") from error
+
+
+def _label(name: str) -> str:
+    """Quote a name as the plugin guidelines want it."""
+    return "'" + _plain(name).replace("'", "''") + "'"
+
+
+# For a person, a script and systemd.
+
+
+def document(status: Status, critical_after: float) -> dict[str, object]:
+    """Return what `gevproxy status` is told: its exit code, the table, and all of it as JSON."""
+    state = level(status, critical_after)
+    text = f"{state.name} - {table(status)}"
+    return {"code": int(state), "text": text, "status": as_json(status, state)}
+
+
+def answer(status: Status, request: bytes, critical_after: float, search: Search = search) -> bytes:
+    """Answer a request to the status queue: with the line, or the document as JSON."""
+    if JSON_REQUEST.encode() in request.split(b"\0")[0].split():
+        return json.dumps(document(status, critical_after)).encode()
+    return perl_line(status, request, critical_after, search)
+
+
+def as_json(status: Status, state: Level) -> dict[str, object]:
+    """Return the state, and every field of a Status and its forwards. Times are seconds."""
+    return {"state": state.name, **asdict(status)}
+
+
+def summary(status: Status) -> str:
+    """Return "7 of 8 forwards running, 1,204 jobs/s"."""
+    running = len(status.forwards) - len(_stopped(status))
+    rate = sum(forward.rate for forward in status.forwards)
+    return f"{running} of {len(status.forwards)} forwards running, {rate:,.0f} jobs/s"
+
+
+def systemd_line(status: Status) -> str:
+    """Return the summary and which forwards do not run, on one line: STATUS= of sd_notify(3)."""
+    stopped = _stopped(status)
+    if not stopped:
+        return summary(status)
+    named = [f"{forward.key} ({_why(forward)})" for forward in stopped[:_NAMED]]
+    more = f" and {len(stopped) - _NAMED} more" if len(stopped) > _NAMED else ""
+    return _plain(f"{summary(status)}, {len(stopped)} not running: {', '.join(named)}{more}")
+
+
+def table(status: Status) -> str:
+    """Return the summary and a line for each forward, without a line feed at the end."""
+    head = f"gevproxy {status.version}, up {_duration(status.uptime)}: {summary(status)}"
+    rows = [_HEADINGS, *(_cells(forward) for forward in status.forwards)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
+            for name, cell, width in zip(_HEADINGS, row, widths, strict=True)
+        )
+        for row in rows
+    )
+    return "\n".join([head, "", *(line.rstrip() for line in lines)])
+
+
+_NUMBERS: Final = ("JOBS/S", "IN FLIGHT", "HELD", "P50 MS", "P99 MS")
+_HEADINGS: Final = ("FORWARD", "TARGET", *_NUMBERS, "STATE")
+
+
+def _cells(forward: ForwardStatus) -> tuple[str, ...]:
+    why = _plain(_why(forward))
+    if forward.reasons:
+        why = f"not running for {_duration(forward.not_running)}: {why}"
+    p50, p99 = _milliseconds(forward.p50), _milliseconds(forward.p99)
+    return (
+        forward.key,
+        forward.target,
+        f"{forward.rate:,.0f}",
+        f"{forward.in_flight:,}",
+        f"{forward.held:,}",
+        "-" if p50 is None else f"{p50:,.1f}",
+        "-" if p99 is None else f"{p99:,.1f}",
+        why or "running",
+    )
+
+
+_UNITS: Final[Mapping[str, int]] = {"d": 86400, "h": 3600, "min": 60}
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the largest unit that it fills: "42 s", "3 h"."""
+    for unit, length in _UNITS.items():
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds)} s"
+
+
+# Small matters of all of them.
+
+
+def _stopped(status: Status) -> list[ForwardStatus]:
+    return [forward for forward in status.forwards if forward.reasons]
+
+
+def _server(address: str) -> str:
+    """Return the "host:port" of "host:port/queue"; a queue's name may hold a slash itself."""
+    return address.partition("/")[0]
+
+
+def _queue(address: str) -> str:
+    return address.partition("/")[2]
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
+def _plain(text: str) -> str:
+    """Return text that cannot end the line, or the message in it."""
+    return text.translate(_PLAIN)

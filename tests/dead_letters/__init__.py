@@ -1,0 +1,1 @@
+"""Dead letters at work: the box, the command, and real job servers."""

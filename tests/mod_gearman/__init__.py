@@ -1,0 +1,1 @@
+"""Mod-Gearman through the relay: keys, rewriting, callbacks, dead letters."""

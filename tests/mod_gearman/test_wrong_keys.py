@@ -1,0 +1,117 @@
+"""A wrong key costs ten dead letters and no more, and nothing is lost."""
+
+import random
+from collections import Counter
+
+from tests.kit.eventually import eventually
+from tests.kit.peers import Consumer, Job, seen, submit
+from tests.kit.relay import Record, Relay, config
+from tests.kit.servers import Gearmand
+from tests.mod_gearman.letters import letters, replay
+from tests.mod_gearman.payloads import CHECK, encrypt
+
+QUEUE = "service"
+RIGHT, WRONG = "right key", "wrong key"
+LETTERS = 10  # refusals in a row that may each end a job
+
+
+def settings(source: Gearmand, target: Gearmand, key: str) -> Record:
+    forward = {"remote_queue": f"{target.address}/{QUEUE}", "decrypt": key, "payload": "raw"}
+    return config({f"{source.address}/{QUEUE}": forward})
+
+
+def text(n: int) -> bytes:
+    return CHECK.replace(b"svc00152", b"svc%05d" % n)
+
+
+def checks(count: int) -> list[Job]:
+    """Return encrypted checks, different in unique and text."""
+    return [Job(QUEUE.encode(), b"u%d" % n, encrypt(RIGHT.encode(), text(n))) for n in range(count)]
+
+
+def test_a_wrong_key_is_mended_and_nothing_is_lost(
+    gearmand_a: Gearmand, gearmand_b: Gearmand
+) -> None:
+    """Ten letters, the rest at the source, the reason in the log; a replay brings all through."""
+    count = 300
+    key = f"{gearmand_a.address}/{QUEUE}"
+    submit(gearmand_a.port, checks(count))
+    with Relay(settings(gearmand_a, gearmand_b, WRONG)) as relay:
+        blocked = relay.wait_event("forward_blocked", forward=key)
+        assert blocked["message"].startswith("stage decrypt: wrong key?")
+        relay.wait_event("source_left")
+        eventually(
+            lambda: gearmand_a.admin.queue(QUEUE) == (count - LETTERS, 0, 0), what="the rest at A"
+        )
+        counters = relay.stats()[key]["counters"]
+        assert counters["dead_lettered"] == LETTERS
+        (reason,) = relay.stats()[key]["reasons"]
+        assert reason.startswith("blocked: stage decrypt: wrong key?")
+        relay.configure(settings(gearmand_a, gearmand_b, RIGHT))
+        relay.hup()
+        with Consumer(gearmand_b.port, QUEUE.encode()) as consumer:
+            consumer.wait_for(count - LETTERS)
+            assert replay(relay) == 0
+            consumer.wait_for(count)
+        expected = Counter(seen(Job(b"", b"u%d" % n, text(n))) for n in range(count))
+        assert Counter(consumer.seen) == expected
+        (status,) = relay.stats().values()
+        assert status["unaccounted"] == 0
+        assert not letters(relay)
+
+
+def test_good_jobs_among_bad_ones_pass(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
+    """10,000 random and truncated payloads, every fifth one good: delivered or a dead letter."""
+    rng = random.Random(5)
+    good = dict(enumerate(checks(50)))
+    jobs = []
+    for n in range(10_000):
+        if n % 5 == 0:
+            jobs.append(good[n // 5 % 50]._replace(unique=b"g%d" % n))
+        elif n % 2:
+            jobs.append(Job(QUEUE.encode(), b"b%d" % n, rng.randbytes(rng.randrange(300))))
+        else:
+            whole = good[n % 50].workload
+            jobs.append(Job(QUEUE.encode(), b"b%d" % n, whole[: rng.randrange(len(whole))]))
+    key = f"{gearmand_a.address}/{QUEUE}"
+    with (
+        Relay(settings(gearmand_a, gearmand_b, RIGHT)) as relay,
+        Consumer(gearmand_b.port, QUEUE.encode()) as consumer,
+    ):
+        submit(gearmand_a.port, jobs)
+
+        def done() -> Record | None:
+            status = relay.stats()[key]
+            counters: Record = status["counters"]
+            ended = counters["confirmed"] + counters["dead_lettered"]
+            return counters if ended == len(jobs) and not status["held"] else None
+
+        counters = eventually(done, 90.0, what="an end of every job")
+        assert counters is not None
+        delivered, buried = (
+            Counter(consumer.uniques),
+            Counter(letter["unique"].encode() for letter in letters(relay)),
+        )
+        assert delivered + buried == Counter(job.unique for job in jobs)
+        assert set(good_uniques(jobs)) <= set(delivered)
+
+
+def good_uniques(jobs: list[Job]) -> list[bytes]:
+    return [job.unique for n, job in enumerate(jobs) if n % 5 == 0]
+
+
+def test_two_hundred_bad_jobs_in_a_row_hold_the_good_ones_up_but_not_for_ever(
+    gearmand_a: Gearmand, gearmand_b: Gearmand
+) -> None:
+    """Each comeback takes one bad job to the tail until a good one passes; here 13 of them."""
+    bad = [Job(QUEUE.encode(), b"b%d" % n, b"no base64 %d" % n) for n in range(LETTERS + 3)]
+    submit(gearmand_a.port, [*bad, *checks(20)])
+    key = f"{gearmand_a.address}/{QUEUE}"
+    with (
+        Relay(settings(gearmand_a, gearmand_b, RIGHT)) as relay,
+        Consumer(gearmand_b.port, QUEUE.encode()) as consumer,
+    ):
+        relay.wait_event("forward_blocked", forward=key)
+        relay.wait_event("forward_unblocked", 60.0, forward=key)
+        consumer.wait_for(20)
+        eventually(lambda: len(letters(relay)) == len(bad), 60.0, what="the rest as letters")
