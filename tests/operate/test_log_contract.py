@@ -213,7 +213,7 @@ def everything_that_should_not_happen() -> list[Record]:
 
 def without_a_control_socket() -> list[Record]:
     """Run a relay that has no folder for its control socket; return its records."""
-    nowhere = {"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": ""}
+    nowhere = {"RUNTIME_DIRECTORY": "/dev/null"}
     with Relay(config({"127.0.0.1:1/q": "127.0.0.1:2/q"}), environment=nowhere) as relay:
         relay.wait_event("control_absent")
         return relay.records
