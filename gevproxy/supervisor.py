@@ -92,7 +92,7 @@ class Supervisor:
         self._standing: dict[str, int] = {}  # how often in a row a forward's loop stood still
         self._paused: set[str] = set()
         self._stopping = False
-        self._started_at = clock()
+        self._started_at = self._ticked_at = clock()
 
     def start(self) -> None:
         """Start every forward. Does not wait for any peer."""
@@ -166,7 +166,13 @@ class Supervisor:
         """Start anew, alone, each forward whose loop stands still; tell whether that has helped.
 
         False means that one has stood still again and again: the process is of no use any more.
+        Called once a second. A call that comes late says that the whole process stood still, in a
+        callback or frozen with its host: no forward could tick then, and none is to blame.
         """
+        late = now - self._ticked_at > STANDS_STILL / 2
+        self._ticked_at = now
+        if late:
+            return self._is_of_use
         for key, forward in tuple(self._forwards.items()):
             if forward.stopped.is_set():
                 continue
@@ -176,6 +182,10 @@ class Supervisor:
             else:
                 self._standing[key] = self._standing.get(key, 0) + 1
                 self._on_crash(forward, RuntimeError("its loop stands still"))
+        return self._is_of_use
+
+    @property
+    def _is_of_use(self) -> bool:
         return all(times < HOPELESS for times in self._standing.values())
 
     def status(self) -> Status:
