@@ -24,6 +24,12 @@ SUM_UP_AFTER: Final = 60.0
 """Seconds in which repeats of one record are counted instead of written."""
 
 
+MOST_KINDS: Final = 100
+"""Different records that are told apart while they repeat: texts of peers and stages vary."""
+
+_OTHERS: Final = "more of the same event, with too many texts to tell apart"
+
+
 class Event(Enum):
     """Every event: id, level, what it means, what to do."""
 
@@ -360,6 +366,9 @@ class EventLog:
     def sparse(self, event: Event, message: str, *, first: int = 1, **fields: object) -> None:
         """Write a record that may come often: the `first` few, then a sum a minute."""
         repeats = self._repeats.get((event, message))
+        if repeats is None and len(self._repeats) >= MOST_KINDS:
+            message = _OTHERS
+            repeats = self._repeats.get((event, message))
         if repeats is None:
             repeats = _Repeats(self._clock() + SUM_UP_AFTER)
             self._repeats[event, message] = repeats
