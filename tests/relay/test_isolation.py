@@ -197,7 +197,10 @@ def test_a_crashed_forward_takes_no_more_jobs(gearmand_a: Gearmand) -> None:
         submit(gearmand_a.port, ledger.book(jobs))
         crashed = proxy.wait_event("forward_crashed")
         proxy.wait_event("source_up", since=proxy.records.index(crashed))
-        target.wait_pending(proxy.only_stats()["in_flight"])
+        eventually(
+            lambda: 0 < len(target.pending) == proxy.only_stats()["in_flight"],
+            what="what is in flight is at the target",
+        )
         wait_queue(gearmand_a, workers=1)
         target.release()
         wait_queue(gearmand_a, total=0)
