@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.kit.eventually import eventually
+from tests.kit.servers import freeze
 
 ROOT = Path(__file__).parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -124,7 +125,7 @@ class Relay:
 
     def freeze(self) -> None:
         """Stop its clock."""
-        self.process.send_signal(signal.SIGSTOP)
+        freeze(self.pid)
 
     def thaw(self) -> None:
         """Let it go on."""

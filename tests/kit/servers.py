@@ -11,6 +11,7 @@ from typing import Self
 
 from tests.kit.admin import Admin
 from tests.kit.eventually import eventually
+from tests.kit.eventually import eventually
 from tests.kit.ports import free_port
 
 START_DEADLINE = 15.0  # seconds; a loaded machine is slow
@@ -24,6 +25,18 @@ gear.Server(int(sys.argv[1]), *(path or None for path in sys.argv[2:5]), host="1
 print("listening", flush=True)
 signal.pause()
 """
+
+
+def freeze(pid: int) -> None:
+    """Stop a process and wait until all its threads stand still: one may be answering just now."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: set(_thread_states(pid)) == {"T"}, what=f"process {pid} stands still")
+
+
+def _thread_states(pid: int) -> list[str]:
+    """Return the state of each thread, as proc(5) names it."""
+    stats = [task.joinpath("stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 class PortTaken(Exception):  # noqa: N818 - a state of the world, not a mistake
@@ -93,7 +106,7 @@ class Server:
 
     def freeze(self) -> None:
         """Stop its clock: the kernel still accepts and acknowledges for it."""
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def thaw(self) -> None:
         """Let it go on."""
