@@ -11,7 +11,6 @@ from typing import Self
 
 from tests.kit.admin import Admin
 from tests.kit.eventually import eventually
-from tests.kit.eventually import eventually
 from tests.kit.ports import free_port
 
 START_DEADLINE = 15.0  # seconds; a loaded machine is slow
