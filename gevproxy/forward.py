@@ -11,9 +11,7 @@ This file may not touch a socket, a file or a signal, and knows no other forward
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from logging import INFO
 from random import Random
 from typing import Final
 
@@ -21,9 +19,7 @@ import gevent
 from gevent.event import Event as Happening
 from gevent.pool import Group
 
-from gevproxy.backoff import Backoff
 from gevproxy.config import ForwardConfig, OnDisconnect, UniquePolicy
-from gevproxy.dead_letters import Letter
 from gevproxy.errors import GearmanError, GevproxyError, PacketTooLarge, StageError
 from gevproxy.gearman import (
     Client,
@@ -41,8 +37,10 @@ from gevproxy.gearman import (
 )
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog
+from gevproxy.refusals import FullQueue, Refusals
+from gevproxy.report import Moment, Report
 from gevproxy.stages import Pipeline
-from gevproxy.status import Counters, ForwardStatus, Meter
+from gevproxy.status import Counters, ForwardStatus
 from gevproxy.window import Held, Place, Window
 
 TICK: Final = 1.0
@@ -60,14 +58,8 @@ TARGET_LINGER: Final = 5.0
 REGRAB_AFTER: Final = 30.0
 """Seconds asleep after which we grab all the same: workers were seen asleep while jobs wait."""
 
-COMEBACK_AFTER: Final = 5.0
-"""Seconds until a blocked forward tries one job."""
-
 SOURCE_BACKLOG: Final = 8 * 1024 * 1024
 """Bytes waiting to be sent to the source from which on the target is not read (sync replies)."""
-
-MAX_FAILURES: Final = 10
-"""Refusals in a row that may each end a job; the next one blocks the forward."""
 
 FLAPS: Final = 20
 """Times a minute that coming and going is written; a peer that flaps faster is summed up."""
@@ -109,6 +101,7 @@ class Forward:
         self._log = log.bind(
             forward=config.key, source=str(config.source), target=str(config.target)
         )
+        self._report = Report(counters, self._log, clock())
         self._on_crash = on_crash
         self._clock = clock
         self._rng = rng or Random()  # noqa: S311 - jitter
@@ -119,32 +112,26 @@ class Forward:
         self._client: Client[Held] | None = None  # a target that has answered
         self._window = Window()
         self._running: dict[Handle, Held] = {}  # sync: confirmed, not yet answered
-        self._full = False
-        self._full_until: float | None = None  # None: answers are still to come
+        self._queue = FullQueue(self._rng)  # the target's
+        self._refusals = Refusals()
         self._paused = False
-        self._blocked = ""  # the reason in words
-        self._comeback = False  # blocked, but trying one job
-        self._comeback_at = 0.0
-        self._stage_failures = 0  # in a row, as the jobs came from the source
-        self._refusals = 0  # in a row, as the target answered
         self.stopping = False
         self.drain_seconds = 0.0
         self._drain_deadline = 0.0
         self._target_gone_at = clock()
         self._regrab_at = 0.0
         self._regrabbed = False
-        self._reasons: tuple[str, ...] | None = None  # as they were last written
-        self._running_until = clock()
-        self._meter = Meter(clock())
         self._burials = 0  # dead letters on their way to the disk
 
         self._jobs = config.window if config.asynchronous else config.workers
-        self._full_backoff = Backoff(floor=0.0, step=0.2, ceiling=5.0, rng=self._rng)
-        queue = config.source.queue.encode()
         self._target_queue = config.target.queue.encode()
-        self._source = Link(
-            config.source.server,
-            partial(Worker, queue, max_packet),
+        self._source = self._source_link(max_packet)
+        self._target = self._target_link(max_packet)
+
+    def _source_link(self, max_packet: int) -> Link[Worker]:
+        return Link(
+            self.config.source.server,
+            partial(Worker, self.config.source.queue.encode(), max_packet),
             LinkEvents(
                 self._on_source_up,
                 self._on_source_events,
@@ -153,15 +140,17 @@ class Forward:
             ),
             linger=SOURCE_LINGER,
             spawn=self._spawn,
-            clock=clock,
+            clock=self._clock,
             rng=self._rng,
         )
-        self._target = Link(
-            config.target.server,
+
+    def _target_link(self, max_packet: int) -> Link[Client[Held]]:
+        return Link(
+            self.config.target.server,
             partial(
                 Client[Held],
-                background=config.asynchronous,
-                priority=config.priority,
+                background=self.config.asynchronous,
+                priority=self.config.priority,
                 max_packet=max_packet,
             ),
             LinkEvents(
@@ -173,7 +162,7 @@ class Forward:
             linger=TARGET_LINGER,
             discard=True,
             spawn=self._spawn,
-            clock=clock,
+            clock=self._clock,
             rng=self._rng,
         )
 
@@ -201,7 +190,7 @@ class Forward:
             return False
         self.config = config
         self._pipeline = pipeline
-        self._comeback_at = self._clock()
+        self._refusals.hasten(self._clock())
         return True
 
     def pause(self, paused: bool) -> None:
@@ -234,10 +223,10 @@ class Forward:
             reasons.append(f"target away: {self._target.reason}")
         if self._worker is None and not self._leaving:
             reasons.append(f"source away: {self._source.reason}")
-        if self._full:
+        if self._queue.full:
             reasons.append("target full")
-        if self._blocked:
-            reasons.append(f"blocked: {self._blocked}")
+        if self._refusals.blocked:
+            reasons.append(f"blocked: {self._refusals.blocked}")
         if self._paused:
             reasons.append("paused")
         if self.stopping:
@@ -246,32 +235,17 @@ class Forward:
 
     def status(self) -> ForwardStatus:
         """Describe this moment."""
-        now, meter, reasons = self._clock(), self._meter, self.reasons()
-        last = meter.last_confirm
-        return ForwardStatus(
-            key=self.config.key,
-            source=str(self.config.source),
-            target=str(self.config.target),
-            asynchronous=self.config.asynchronous,
-            reasons=reasons,
-            not_running=now - self._running_until if reasons else 0.0,
-            held=self.held,
-            in_flight=self._busy,
-            unaccounted=self.counters.missing(self.held),
-            rate=meter.rate(),
-            since_confirm=None if last is None else now - last,
-            p50=meter.latency.quantile(0.50),
-            p99=meter.latency.quantile(0.99),
-            counters=self.counters.as_dict(),
-        )
+        return self._report.status(self.config, self._moment(self._clock()))
+
+    def _moment(self, now: float) -> Moment:
+        return Moment(now, self.reasons(), self.held, self._busy)
 
     # Facts that follow from others.
 
     @property
     def _leaving(self) -> bool:
         """We may not grab, and show it by having no worker at the source."""
-        blocked = bool(self._blocked) and not self._comeback
-        return self._client is None or self._paused or blocked or self.stopping
+        return self._client is None or self._paused or self._refusals.closed or self.stopping
 
     @property
     def _busy(self) -> int:
@@ -321,11 +295,10 @@ class Forward:
     def _submit(self, client: Client[Held], now: float) -> None:
         """Send what is unsent: all of it (S1), or one job as a probe of a full queue (S2)."""
         unsent = self._window.unsent
-        if self._blocked and not self._comeback:
+        if self._refusals.closed:
             return  # what comes behind a job that blocks would meet the same fate
-        if self._full:
-            if unsent and self._full_until is not None and now >= self._full_until:
-                self._full_until = None
+        if self._queue.full:
+            if unsent and self._queue.probe(now):
                 self._send(client, unsent.popleft())
             return
         while unsent:
@@ -337,7 +310,7 @@ class Forward:
 
     def _grab(self, worker: Worker, now: float) -> None:
         """Ask for as many jobs as there is room for (S3), or end a sleep (S4)."""
-        if self._leaving or self._full:
+        if self._leaving or self._queue.full:
             if worker.asleep:
                 # A sleeping relay that will not grab eats the wake-up of one that would.
                 worker.grab()
@@ -346,7 +319,7 @@ class Forward:
             if not worker.outstanding and not worker.asleep:
                 worker.sleep()
             return
-        window = 1 if self._blocked else self._jobs
+        window = 1 if self._refusals.blocked else self._jobs
         room = window - len(self._window.unsent) - self._busy
         count = min(worker.wanted, room) - worker.outstanding
         if count > 0:
@@ -418,7 +391,7 @@ class Forward:
         """Send a job through the stages and line it up."""
         self.counters.received += 1
         self.counters.bytes_in += len(job.workload)
-        if self._blocked and not self._comeback:
+        if self._refusals.closed:
             # What comes behind a job that blocks goes back with it, as it came.
             self._window.park(Held(job, job.unique, job.workload, now))
             return
@@ -427,11 +400,10 @@ class Forward:
             try:
                 outcome = self._pipeline(job)
             except StageError as error:
-                self._stage_failures += 1
                 held = Held(job, job.unique, job.workload, now)
-                self._refuse(held, str(error), self._stage_failures)
+                self._refuse(held, str(error), may_end=self._refusals.stage_failed())
                 return
-            self._stage_failures = 0
+            self._refusals.stages_passed()
         if outcome is None:
             worker.complete(job.handle)
             self.counters.dropped += 1
@@ -456,7 +428,7 @@ class Forward:
     def _on_target_up(self, client: Client[Held]) -> None:
         """Row 1."""
         self._client = client
-        self._full = False
+        self._queue.full = False
         if not self.config.asynchronous:
             client.option(b"exceptions")
         self._log.sparse(Event.TARGET_UP, "target answered", first=FLAPS)
@@ -493,21 +465,18 @@ class Forward:
                 self._on_update(event, now)
             elif isinstance(event, Refused):
                 self._on_refused(event.token, event.code, event.text)
-        if self._full and self._full_until is None and not client.unconfirmed:
+        if not client.unconfirmed:
             # A batch, or a probe, is refused: wait longer after each.
-            delay = self._full_backoff.next()
-            self._full_until = now + delay
-            self._spawn(self._settle_after, delay)
+            delay = self._queue.answered(now)
+            if delay is not None:
+                self._spawn(self._settle_after, delay)
         self.settle()
 
     def _on_confirmed(self, confirmed: Confirmed[Held], now: float) -> None:
         """Rows 8 and 9."""
         held = confirmed.token
-        self._refusals = 0
-        self._full = False
-        if self._comeback:
-            self._comeback = False
-            self._blocked = ""
+        self._queue.full = False
+        if self._refusals.target_took():
             self._log.emit(Event.FORWARD_UNBLOCKED, "a job has passed")
         if not self.config.asynchronous:
             self._running[confirmed.handle] = held
@@ -517,7 +486,7 @@ class Forward:
         if self._window.settle(held) and self._worker is not None:
             self._worker.complete(held.job.handle)
             self.counters.confirmed += 1
-            self._passed(held, now)
+            self._report.passed(held, now)
 
     def _on_update(self, update: Update, now: float) -> None:
         """Row 10. A late reply finds nothing and is dropped."""
@@ -530,20 +499,7 @@ class Forward:
             del self._running[update.handle]
             if self._window.settle(held):
                 self.counters.answered += 1
-                self._passed(held, now)
-
-    def _passed(self, held: Held, now: float) -> None:
-        self._meter.passed(now, held.since)
-        self.counters.bytes_out += len(held.workload)
-        if self._log.debugging:
-            job = held.job
-            self._log.emit(
-                Event.JOB_PASSED,
-                "passed",
-                handle=job.handle,
-                unique=job.unique,
-                bytes=len(job.workload),
-            )
+                self._report.passed(held, now)
 
     def _on_refused(self, held: Held, code: str, text: str) -> None:
         """Rows 11 to 13."""
@@ -553,20 +509,17 @@ class Forward:
             held.place = Place.UNSENT
             self._window.unsent.append(held)
             self.counters.retries += 1
-            self._full_until = None
-            if not self._full:
-                self._full = True
-                self._full_backoff.reset()
+            if self._queue.refused():
                 self._log.sparse(Event.TARGET_FULL, "the target's queue is full")
         else:
-            self._refusals += 1
-            self._refuse(held, f"target refused: {code}: {text}", self._refusals)
+            may_end = self._refusals.target_refused()
+            self._refuse(held, f"target refused: {code}: {text}", may_end=may_end)
 
-    def _refuse(self, held: Held, why: str, in_a_row: int) -> None:
+    def _refuse(self, held: Held, why: str, *, may_end: bool) -> None:
         """Rows 12 and 13: end a job that cannot pass, or block."""
         self._window.park(held)
         self.counters.refused += 1
-        if in_a_row > MAX_FAILURES or self._comeback:
+        if not may_end:
             self._block(why, held.job)
         elif self.config.asynchronous:
             self._bury(held, why)
@@ -577,18 +530,7 @@ class Forward:
     def _bury(self, held: Held, why: str) -> None:
         """Write a dead letter; the job is busy meanwhile."""
         self._burials += 1
-        job = held.job
-        letter = Letter(
-            time=datetime.now(UTC),
-            forward=self.config.key,
-            source=str(self.config.source),
-            target=str(self.config.target),
-            handle=job.handle,
-            unique=job.unique,
-            reason=why,
-            payload=job.workload,
-        )
-        self._letterbox.post(letter, partial(self._on_buried, held, why))
+        self._letterbox.bury(held.job, self.config, why, partial(self._on_buried, held, why))
 
     def _on_buried(self, held: Held, why: str, error: GevproxyError | None) -> None:
         """Complete a job whose letter is on disk; without one it goes back."""
@@ -606,9 +548,7 @@ class Forward:
 
     def _block(self, why: str, job: Job | None = None) -> None:
         """Row 13: the job stays held and goes back with the rest."""
-        self._blocked = why
-        self._comeback = False
-        self._comeback_at = self._clock() + COMEBACK_AFTER
+        self._refusals.block(why, self._clock())
         self.counters.blocks += 1
         self._log.sparse(
             Event.FORWARD_BLOCKED,
@@ -639,16 +579,11 @@ class Forward:
         self._source.tick(now)
         self._target.tick(now)
         self._expire(now)
-        if self._blocked and self._worker is None and now >= self._comeback_at:
-            self._comeback = True
+        if self._worker is None:
+            self._refusals.come_back(now)
         self._regrab(now)
         self.settle()
-        missing = self.counters.missing(self.held)
-        if missing:
-            self._log.sparse(Event.ACCOUNTING, f"{missing} jobs are unaccounted for")
-        self._meter.tick(now)
-        self._report(now)
-        self._log.tick(now)
+        self._report.tick(self._moment(now))
 
     def _settle_after(self, delay: float) -> None:
         """Settle earlier than the next tick; one greenlet for a probe of a full target."""
@@ -676,20 +611,6 @@ class Forward:
             worker.grab()
             self._regrabbed = True
             self._regrab_at = now + REGRAB_AFTER * self._rng.uniform(0.8, 1.0)
-
-    def _report(self, now: float) -> None:
-        """Write the state where it has changed."""
-        reasons = self.reasons()
-        if not reasons:
-            self._running_until = now
-        if reasons != self._reasons:
-            self._reasons = reasons
-            self._log.emit(
-                Event.FORWARD_STATE,
-                "; ".join(reasons) or "running",
-                level=None if reasons else INFO,
-                reasons=list(reasons),
-            )
 
     # Greenlets.
 

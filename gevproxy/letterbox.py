@@ -8,13 +8,16 @@ about a job.
 
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import gevent
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
+from gevproxy.config import ForwardConfig
 from gevproxy.dead_letters import DeadLetterError, DeadLetters, Letter
 from gevproxy.errors import GevproxyError
+from gevproxy.gearman import Job
 
 Done = Callable[[GevproxyError | None], None]
 """Called with None when the letter is on disk, else with the reason why it is not."""
@@ -37,6 +40,20 @@ class Letterbox:
     def use(self, dead_letters: DeadLetters) -> None:
         """Write elsewhere from the next batch on."""
         self._dead_letters = dead_letters
+
+    def bury(self, job: Job, config: ForwardConfig, why: str, done: Done) -> None:
+        """Have a letter made of a job, as the source gave it, and posted."""
+        letter = Letter(
+            time=datetime.now(UTC),
+            forward=config.key,
+            source=str(config.source),
+            target=str(config.target),
+            handle=job.handle,
+            unique=job.unique,
+            reason=why,
+            payload=job.workload,
+        )
+        self.post(letter, done)
 
     def post(self, letter: Letter, done: Done) -> None:
         """Have a letter written; `done` is called later, on the loop. Never blocks.

@@ -22,6 +22,8 @@ FLOORS = {
     "gevproxy.gearman.worker": 2,
     "gevproxy.gearman.client": 2,
     "gevproxy.window": 2,
+    "gevproxy.refusals": 2,
+    "gevproxy.report": 2,
     "gevproxy.status": 2,
     "gevproxy.render": 2,
     "gevproxy.stages": 2,

@@ -1,0 +1,86 @@
+"""What a forward tells of itself: its figures, its status, and a record when its state changes.
+
+It is told the facts and may not ask for any; it changes nothing about a job.
+"""
+
+from dataclasses import dataclass
+from logging import INFO
+
+from gevproxy.config import ForwardConfig
+from gevproxy.log import Event, EventLog
+from gevproxy.status import Counters, ForwardStatus, Meter
+from gevproxy.window import Held
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A forward now: `time` on its clock, why it does not run, jobs held, jobs at the target."""
+
+    time: float
+    reasons: tuple[str, ...]
+    held: int
+    in_flight: int
+
+
+class Report:
+    """Keeps what a forward's status needs beyond its counters."""
+
+    def __init__(self, counters: Counters, log: EventLog, now: float) -> None:
+        self._counters = counters
+        self._log = log
+        self._meter = Meter(now)
+        self._reasons: tuple[str, ...] | None = None  # as they were last written
+        self._running_until = now
+
+    def passed(self, held: Held, now: float) -> None:
+        """Count a job that has reached its end at the target."""
+        self._meter.passed(now, held.since)
+        self._counters.bytes_out += len(held.workload)
+        if self._log.debugging:
+            job = held.job
+            self._log.emit(
+                Event.JOB_PASSED,
+                "passed",
+                handle=job.handle,
+                unique=job.unique,
+                bytes=len(job.workload),
+            )
+
+    def tick(self, moment: Moment) -> None:
+        """Check the accounting, and write the state where it has changed."""
+        missing = self._counters.missing(moment.held)
+        if missing:
+            self._log.sparse(Event.ACCOUNTING, f"{missing} jobs are unaccounted for")
+        self._meter.tick(moment.time)
+        reasons = moment.reasons
+        if not reasons:
+            self._running_until = moment.time
+        if reasons != self._reasons:
+            self._reasons = reasons
+            self._log.emit(
+                Event.FORWARD_STATE,
+                "; ".join(reasons) or "running",
+                level=None if reasons else INFO,
+                reasons=list(reasons),
+            )
+        self._log.tick(moment.time)
+
+    def status(self, config: ForwardConfig, moment: Moment) -> ForwardStatus:
+        """Describe the moment."""
+        last = self._meter.last_confirm
+        return ForwardStatus(
+            key=config.key,
+            source=str(config.source),
+            target=str(config.target),
+            asynchronous=config.asynchronous,
+            reasons=moment.reasons,
+            not_running=moment.time - self._running_until if moment.reasons else 0.0,
+            held=moment.held,
+            in_flight=moment.in_flight,
+            unaccounted=self._counters.missing(moment.held),
+            rate=self._meter.rate(),
+            since_confirm=None if last is None else moment.time - last,
+            p50=self._meter.latency.quantile(0.50),
+            p99=self._meter.latency.quantile(0.99),
+            counters=self._counters.as_dict(),
+        )
