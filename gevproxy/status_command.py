@@ -185,11 +185,24 @@ def ask_queue(address: QueueAddress, deadline: float) -> Seen:
     `deadline` is in seconds. ControlError where nobody answers.
     """
     result = _call(address, f"check {JSON_REQUEST}".encode(), deadline)
-    if result.startswith(b"{"):
-        try:
-            return _seen(json.loads(result))
-        except ValueError as error:
-            raise ControlError(f"the answer of {address} is cut short") from error
+    if not result.startswith(b"{"):
+        return _of_line(result)
+    try:
+        return _seen(json.loads(result))
+    except ValueError as error:
+        raise ControlError(f"the answer of {address} is cut short") from error
+
+
+def ask_line(address: QueueAddress, deadline: float) -> Seen:
+    """Ask a relay as check_gearman does: `text` is its line with the performance data.
+
+    `deadline` is in seconds. ControlError where nobody answers.
+    """
+    return _of_line(_call(address, b"check", deadline))
+
+
+def _of_line(result: bytes) -> Seen:
+    """Read a check's line: "CODE:TEXT|PERFDATA", the code a monitoring plugin's."""
     text = result.partition(b"\0")[0].decode(errors="backslashreplace")
     if text[1:2] == ":" and text[0] in "0123":
         return Seen(int(text[0]), text[2:], None)

@@ -4,13 +4,14 @@ Every process is ended by its own pid, whatever happened before. Knows nothing o
 """
 
 import importlib.util
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,9 @@ class Process:
     children in order.
     """
 
-    def __init__(self, name: str, command: list[str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], log: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self._log = log
         with log.open("ab") as output:
@@ -78,6 +81,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 process_group=0,
+                env={**os.environ, **(environ or {})},
             )
         self.pid = self._popen.pid
 
@@ -153,9 +157,14 @@ def start_geard(name: str, folder: Path, stack: ExitStack) -> Server:
 
 
 def start_relay(config: Path, log: Path, stack: ExitStack) -> Process:
-    """Start the relay as a service does, and wait until both its forwards are at their sources."""
+    """Start the relay as a service does, and wait until both its forwards are at their sources.
+
+    Its control socket is beside the configuration, where it meets no other relay of this user's.
+    """
     command = [sys.executable, "-m", "gevproxy", "run", "--config", str(config)]
-    relay = stack.enter_context(Process("the relay", command, log))
+    relay = stack.enter_context(
+        Process("the relay", command, log, {"RUNTIME_DIRECTORY": str(config.parent)})
+    )
     up = f'"event": "{Event.SOURCE_UP.id}"'
     relay.wait(lambda: relay.output().count(up) >= _FORWARDS or None)
     return relay

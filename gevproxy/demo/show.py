@@ -11,9 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
+from gevproxy.config import QueueAddress
+from gevproxy.control_client import SOCKET_NAME, ControlError
 from gevproxy.demo.processes import DemoError, Process, find_job_server, start_relay
 from gevproxy.demo.traffic import CHECKS, RESULTS, Tally, Traffic
 from gevproxy.gearman import Server
+from gevproxy.status_command import ask_line
+
+STATUS: Final = "gevproxy_status"
+"""The relay's status queue, at A."""
 
 JOBS: Final = 20_000
 
@@ -25,6 +31,9 @@ _LOOK: Final = 0.1
 
 _SELDOM: Final = 5.0
 """Seconds between two progress lines where there is no terminal."""
+
+_ANSWER: Final = 3.0
+"""Seconds within which the relay says how it is."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -69,7 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
             stack.callback(traffic.stop)
             trouble = _watch(traffic, stage.relay, arguments.patience, screen, stop)
             traffic.stop()
-            screen.say(table(traffic.tally, traffic.seconds))
+            screen.say(table(traffic.tally, traffic.seconds, _status(stage.status_queue)))
             if arguments.keep and not stop.asked:
                 screen.say(_look_around(stage))
                 trouble = _wait(stage.relay, stop) or trouble
@@ -88,6 +97,7 @@ class Stage(NamedTuple):
     relay: Process
     config: Path
     log: Path
+    status_queue: QueueAddress
 
 
 def _set_up(stack: ExitStack, screen: "Screen") -> Stage:
@@ -97,19 +107,20 @@ def _set_up(stack: ExitStack, screen: "Screen") -> Stage:
     near = start_server("A", folder, stack)
     far = start_server("B", folder, stack)
     screen.say(f"Two job servers ({kind}): A at {near}, B at {far}.")
+    status_queue = QueueAddress(near, STATUS)
     text = config_text(near, far)
     config, log = folder / "gevproxy.json", folder / "gevproxy.log"
     config.write_text(text)
     relay = start_relay(config, log, stack)
     screen.say(f"The relay between them, process {relay.pid}, runs with this configuration:\n")
     screen.say(text)
-    return Stage(near, far, relay, config, log)
+    return Stage(near, far, relay, config, log, status_queue)
 
 
 def config_text(near: Server, far: Server) -> str:
     """Return the relay's configuration: checks from A to B, results from B to A."""
     queues = {f"{near}/{CHECKS}": f"{far}/{CHECKS}", f"{far}/{RESULTS}": f"{near}/{RESULTS}"}
-    return json.dumps({"queues": queues}, indent=2) + "\n"
+    return json.dumps({"status_queue": f"{near}/{STATUS}", "queues": queues}, indent=2) + "\n"
 
 
 def _watch(
@@ -148,13 +159,23 @@ def _wait(relay: Process, stop: "Stop") -> str:
     return trouble
 
 
-def table(tally: Tally, seconds: float) -> str:
-    """Return what became of the checks, one thing a line."""
+def _status(queue: QueueAddress) -> str:
+    """Return what check_gearman says of the relay, without the performance data."""
+    try:
+        seen = ask_line(queue, _ANSWER)
+    except ControlError as error:
+        return f"UNKNOWN - {error}"
+    return seen.text.partition("|")[0].strip()
+
+
+def table(tally: Tally, seconds: float, status: str) -> str:
+    """Return what became of the checks, one thing a line; last what the relay's status is."""
     rows = {"sent": tally.sent, "results back": tally.back, "lost": tally.sent - tally.back}
     if tally.repeats:
         rows["repeats"] = tally.repeats
     rows["jobs/s"] = round(tally.back / seconds) if seconds else 0
-    return "\n".join(f"  {name:<14}{value:>12,}" for name, value in rows.items()) + "\n"
+    lines = [f"  {name:<14}{value:>12,}" for name, value in rows.items()]
+    return "\n".join([*lines, f"  status        {status}"]) + "\n"
 
 
 def _look_around(stage: Stage) -> str:
@@ -170,8 +191,11 @@ All of it is left running, its queues empty. Ctrl-C ends it and removes the file
   gearadmin {near} --workers
   # A job for A that crosses to B
   gearman {near} -b -f {CHECKS} hello
-  # The relay's counters, in its log
-  kill -USR1 {stage.relay.pid}; tail {stage.log}
+  # The relay's state, through its control socket, and through its status queue as from afar
+  gevproxy status --socket {stage.config.parent / SOCKET_NAME}
+  gevproxy status --queue {stage.status_queue}
+  # Its log
+  tail {stage.log}
   # Its configuration
   cat {stage.config}
 """

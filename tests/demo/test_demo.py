@@ -1,6 +1,7 @@
 """The demo: exact counts with either job server, its exit codes, and nothing left behind."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_every_result_comes_back(tmp_path: Path, server: str, path: str) -> None
         assert f"Two job servers ({server})" in demo.text
         assert [demo.row(name) for name in ("sent", "results back", "lost")] == [3000, 3000, 0]
         assert demo.row("jobs/s") > 0
+        assert re.search(r"^  status +OK - proxy version v\S+ running\.$", demo.text, re.MULTILINE)
         assert "repeats" not in demo.text
 
 
@@ -81,6 +83,7 @@ def test_counts_what_does_not_come_back_as_lost(tmp_path: Path) -> None:
         assert demo.wait() == 1
         assert "no progress for 1 s" in demo.text
         assert demo.row("lost") == demo.row("sent") - demo.row("results back") > 0
+        assert "UNKNOWN - no answer on" in demo.text
 
 
 def test_names_both_remedies_without_a_job_server(tmp_path: Path) -> None:

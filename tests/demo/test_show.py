@@ -23,16 +23,16 @@ def tally(sent: int, *results: int) -> Tally:
 
 
 def test_table_counts_each_check_once() -> None:
-    words = " ".join(table(tally(3, 0, 1, 1, 1), seconds=0.5).split())
-    assert words == "sent 3 results back 2 lost 1 repeats 2 jobs/s 4"
+    words = " ".join(table(tally(3, 0, 1, 1, 1), seconds=0.5, status="OK - fine.").split())
+    assert words == "sent 3 results back 2 lost 1 repeats 2 jobs/s 4 status OK - fine."
 
 
 def test_table_names_repeats_only_where_there_are_any() -> None:
-    assert "repeats" not in table(tally(1, 0), seconds=1)
+    assert "repeats" not in table(tally(1, 0), seconds=1, status="")
 
 
 def test_table_of_nothing() -> None:
-    assert table(tally(0), seconds=0).split()[-1] == "0"
+    assert "jobs/s 0 status" in " ".join(table(tally(0), seconds=0, status="").split())
 
 
 def test_a_result_tells_which_check_it_answers() -> None:
