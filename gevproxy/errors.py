@@ -1,8 +1,11 @@
-"""Every error that this program raises on purpose.
+"""Every error that this program raises on purpose; three are declared where they are raised.
 
     GevproxyError
     +-- ConfigError            the configuration cannot be used; carries every problem found
     +-- StageError             a stage refuses a job (wrong key, failing callback, ...)
+    +-- DeadLetterError        a dead letter cannot be written or read (dead_letters.py)
+    +-- ControlError           a running relay gave no answer (control_client.py)
+    +-- DemoError              the demo cannot go on (demo/processes.py)
     +-- GearmanError           something about a peer
         +-- ProtocolError      the peer broke the Gearman protocol; its connection must go
         |   +-- PacketTooLarge a packet over `max_packet` was announced

@@ -37,6 +37,7 @@ FLOORS = {
     "gevproxy.letterbox": 4,
     "gevproxy.probe": 4,
     "gevproxy.replay": 4,
+    "gevproxy.dead_letters_command": 4,
     "gevproxy.responder": 4,
     "gevproxy.status_command": 4,
     "gevproxy.control": 5,
