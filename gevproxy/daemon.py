@@ -4,6 +4,7 @@ A signal handler only enqueues; the main loop acts. Knows nothing of jobs.
 """
 
 import contextlib
+import faulthandler
 import os
 import signal
 import time
@@ -23,6 +24,7 @@ from gevproxy.control import Answer, Commands, ControlServer
 from gevproxy.control_client import ControlError, runtime_folder
 from gevproxy.dead_letters import DeadLetters
 from gevproxy.errors import ConfigError, Problem
+from gevproxy.heart import Heart
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog, open_log
 from gevproxy.render import answer, document, systemd_line
@@ -58,6 +60,8 @@ _SIGNALS: Final[dict[signal.Signals, Order]] = {
 
 def run(load: Callable[[], Config]) -> int:
     """Run until stopped; return the exit code. `load` reads the configuration, or ConfigError."""
+    # systemd's watchdog ends us with SIGABRT: the stacks then tell in what we stood still.
+    faulthandler.enable()
     hub = gevent.get_hub()
     # A dying greenlet would print its traceback to stderr, between the JSON lines.
     hub.exception_stream = None
@@ -115,8 +119,9 @@ class Daemon:
     def __init__(self, load: Callable[[], Config], log: EventLog) -> None:
         self._load = load
         self._log = log
+        self._heart = Heart(log)
         plan, letters = self._read()
-        set_up_log(plan.config)
+        self._set_up_log(plan.config)
         self._config = plan.config
         self._letterbox = Letterbox(letters)
         self._supervisor = Supervisor(plan, log, self._letterbox)
@@ -136,7 +141,12 @@ class Daemon:
     def _read(self) -> tuple[Plan, DeadLetters]:
         """Read the configuration and all that it names, changing nothing."""
         config = self._load()
-        return make_plan(config, os.environ, self._on_slow_callback), dead_letters(config)
+        plan = make_plan(config, os.environ, self._on_slow_callback, self._heart.place)
+        return plan, dead_letters(config)
+
+    def _set_up_log(self, config: Config) -> None:
+        set_up_log(config)
+        self._heart.log_to(config.log_file)
 
     def _on_slow_callback(self, name: str, seconds: float) -> None:
         self._log.sparse(Event.CALLBACK_SLOW, f"{name} held everything up", seconds=seconds)
@@ -159,6 +169,7 @@ class Daemon:
             self._responder.abort()
         self._supervisor.abort()
         self._letterbox.close(LAST_LETTERS)
+        self._heart.stop()
         self._supervisor.log_status()
         self._log.emit(Event.DAEMON_STOPPED, "stopped")
         return EXIT_STOPPED
@@ -175,6 +186,7 @@ class Daemon:
 
     def _tick(self, now: float) -> None:
         """Say that we are alive, where the forwards are, and how they do."""
+        self._heart.beat(now)
         if self._supervisor.tick(now):
             self._tell_systemd("WATCHDOG=1")
         self._tell_systemd(f"STATUS={systemd_line(self._supervisor.status())}")
@@ -215,9 +227,10 @@ class Daemon:
             self._tell_systemd("READY=1")
 
     def _try_reload(self) -> Answer:
+        self._heart.note("reload")
         try:
             plan, letters = self._read()
-            set_up_log(plan.config)
+            self._set_up_log(plan.config)
         except ConfigError as error:
             log_problems(self._log, error)
             self._log.emit(Event.RELOAD_REFUSED, "the configuration is as it was before")

@@ -122,6 +122,7 @@ class Forward:
         self._regrab_at = 0.0
         self._regrabbed = False
         self._burials = 0  # dead letters on their way to the disk
+        self._staged_since: float | None = None  # a job is in the stages
 
         self._jobs = config.window if config.asynchronous else config.workers
         self._target_queue = config.target.queue.encode()
@@ -210,6 +211,11 @@ class Forward:
     def gone(self) -> bool:
         """Whether no socket is left; a completion may still be under way until then."""
         return self._source.gone and self._target.gone
+
+    @property
+    def stands_in(self) -> str:
+        """What stands still when `ticked_at` does."""
+        return "its loop" if self._staged_since is None else "a job in its data_callback"
 
     @property
     def held(self) -> int:
@@ -389,20 +395,30 @@ class Forward:
 
     def _take(self, worker: Worker, job: Job, now: float) -> None:
         """Send a job through the stages and line it up."""
-        self.counters.received += 1
-        self.counters.bytes_in += len(job.workload)
-        if self._refusals.closed:
-            # What comes behind a job that blocks goes back with it, as it came.
-            self._window.park(Held(job, job.unique, job.workload, now))
-            return
+        closed = self._refusals.closed
         outcome: Job | None = job
-        if self._pipeline is not None:
+        refusal = ""
+        if self._pipeline is not None and not closed:
+            self._staged_since = self._clock()
             try:
                 outcome = self._pipeline(job)
             except StageError as error:
-                held = Held(job, job.unique, job.workload, now)
-                self._refuse(held, str(error), may_end=self._refusals.stage_failed())
-                return
+                refusal = str(error)
+            finally:
+                self._staged_since = None
+            if self._worker is not worker:
+                return  # its callback has waited, and the job is at the source again
+        self.counters.received += 1
+        self.counters.bytes_in += len(job.workload)
+        if closed:
+            # What comes behind a job that blocks goes back with it, as it came.
+            self._window.park(Held(job, job.unique, job.workload, now))
+            return
+        if refusal:
+            held = Held(job, job.unique, job.workload, now)
+            self._refuse(held, refusal, may_end=self._refusals.stage_failed())
+            return
+        if self._pipeline is not None:
             self._refusals.stages_passed()
         if outcome is None:
             worker.complete(job.handle)
@@ -575,7 +591,8 @@ class Forward:
 
     def tick(self, now: float) -> None:
         """Row 15."""
-        self.ticked_at = now
+        # Nothing here yields; only a callback can, and a tick in between is no life of its job.
+        self.ticked_at = now if self._staged_since is None else self._staged_since
         self._source.tick(now)
         self._target.tick(now)
         self._expire(now)

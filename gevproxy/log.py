@@ -113,6 +113,18 @@ class Event(Enum):
         "A forward's counters do not add up: received is not what became of it.",
         "Report it with the forward_status record of this forward.",
     )
+    LOOP_STALLED = (
+        "loop_stalled",
+        logging.ERROR,
+        "The loop stands still for 5 s, and every forward with it; at level info: it goes on.",
+        "Mend the callback or pattern that is named. systemd ends the process after WatchdogSec.",
+    )
+    WATCHER_ABSENT = (
+        "watcher_absent",
+        logging.WARNING,
+        "The process that notices a loop standing still has ended, or cannot be started.",
+        "If it repeats: read the reason. It is tried again every 10 s; forwards do not need it.",
+    )
     SOURCE_UP = "source_up", logging.INFO, "The source has answered its first ping.", "Nothing."
     SOURCE_AWAY = (
         "source_away",

@@ -45,14 +45,22 @@ class Plan:
 
 
 def make_plan(
-    config: Config, environ: Mapping[str, str], on_slow: Callable[[str, float], None] | None = None
+    config: Config,
+    environ: Mapping[str, str],
+    on_slow: Callable[[str, float], None] | None = None,
+    place: memoryview | None = None,
 ) -> Plan:
-    """Read the keys and callbacks of every forward. ConfigError with all problems."""
+    """Read the keys and callbacks of every forward. ConfigError with all problems.
+
+    Stages note in `place` that they run.
+    """
     pipelines: dict[str, Pipeline | None] = {}
     problems: list[Problem] = []
     for forward in config.forwards:
         try:
-            pipelines[forward.key] = stages.build(forward, environ=environ, on_slow=on_slow)
+            pipelines[forward.key] = stages.build(
+                forward, environ=environ, on_slow=on_slow, place=place
+            )
         except ConfigError as error:
             problems += [replace(p, file=forward.file, line=forward.line) for p in error.problems]
     if problems:
@@ -181,7 +189,7 @@ class Supervisor:
                     self._standing.pop(key, None)
             else:
                 self._standing[key] = self._standing.get(key, 0) + 1
-                self._on_crash(forward, RuntimeError("its loop stands still"))
+                self._on_crash(forward, RuntimeError(f"{forward.stands_in} stands still"))
         return self._is_of_use
 
     @property

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -211,18 +213,24 @@ def everything_that_should_not_happen() -> list[Record]:
         return relay.records
 
 
-def without_a_control_socket() -> list[Record]:
-    """Run a relay that has no folder for its control socket; return its records."""
+def without_help() -> list[Record]:
+    """Run a relay without a folder for its control socket, freeze it, and kill its watcher."""
     nowhere = {"RUNTIME_DIRECTORY": "/dev/null"}
     with Relay(config({"127.0.0.1:1/q": "127.0.0.1:2/q"}), environment=nowhere) as relay:
         relay.wait_event("control_absent")
+        relay.freeze()
+        relay.wait_event("loop_stalled", 30.0)
+        relay.thaw()
+        children = Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        relay.wait_event("watcher_absent")
         return relay.records
 
 
 def test_a_record_of_every_event_is_as_the_schema_says(tmp_path: Path) -> None:
     """Nothing that the program can write is left out."""
     records = everything_that_happens(tmp_path)
-    records += everything_that_should_not_happen() + without_a_control_socket()
+    records += everything_that_should_not_happen() + without_help()
     validator = Draft202012Validator(SCHEMA)
     for record in records:
         assert not [error.message for error in validator.iter_errors(record)], record
