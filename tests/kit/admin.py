@@ -1,9 +1,10 @@
 """The text protocol of a job server: what an operator sees."""
 
-import socket
 import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
+
+from tests.kit.ports import Connect, loopback
 
 
 class QueueStatus(NamedTuple):
@@ -25,9 +26,10 @@ class WorkerStatus(NamedTuple):
 class Admin:
     """Asks the job server at a port of 127.0.0.1, each time on a connection of its own."""
 
-    def __init__(self, port: int, timeout: float = 5.0) -> None:
+    def __init__(self, port: int, timeout: float = 5.0, connect: Connect = loopback) -> None:
         self.port = port
         self.timeout = timeout
+        self.connect = connect
 
     def command(self, text: str) -> str:
         """Return the one line that answers a command."""
@@ -70,7 +72,7 @@ class Admin:
         assert answer == "OK", answer
 
     def _ask(self, text: str, is_whole: Callable[[bytes], bool]) -> str:
-        with socket.create_connection(("127.0.0.1", self.port), self.timeout) as connection:
+        with self.connect(self.port, self.timeout) as connection:
             connection.settimeout(self.timeout)
             connection.sendall(text.encode() + b"\n")
             answer = b""

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 from tests.kit.eventually import eventually
 from tests.kit.packets import Connection, Decoder, Kind, Packet, encode
+from tests.kit.ports import Connect, loopback
 
 CHUNK = 1 << 18  # bytes read at once, and bytes of jobs prepared ahead of the socket
 LINGER = 5.0  # seconds that a consumer waits for the server when it leaves
@@ -164,8 +165,10 @@ class Consumer:
         client_id: bytes = b"",
         keep_workloads: bool = False,
         reconnect: bool = False,
+        connect: Connect = loopback,
     ) -> None:
         self.port = port
+        self.connect = connect
         self.functions = functions
         self.window = window
         self.answer = answer
@@ -177,7 +180,7 @@ class Consumer:
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
         self.wake_read, self.wake_write = os.pipe()
-        self.socket = socket.create_connection(("127.0.0.1", port), 10)
+        self.socket = connect(port, 10)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -233,7 +236,7 @@ class Consumer:
         """Try until it works or it is time to stop."""
         while self.reconnect and not self.stopping.is_set():
             try:
-                self.socket = socket.create_connection(("127.0.0.1", self.port), 10)
+                self.socket = self.connect(self.port, 10)
             except OSError:
                 self.stopping.wait(PAUSE)
             else:

@@ -32,6 +32,7 @@ class Relay:
     """`gevproxy run` with one config file; its log lines are collected as they come."""
 
     program: Sequence[str] = ("-m", "gevproxy")  # what Python runs; a test may run it with a bug
+    prefix: Sequence[str] = ()  # of the command: another network
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Relay:
         self.lived = len(self.records)
         command = [sys.executable, *self.program, "run", "--config", str(self.config_file)]
         self.process = subprocess.Popen(
-            [*command, *self.arguments],
+            [*self.prefix, *command, *self.arguments],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from tests.kit.admin import Admin
 from tests.kit.eventually import eventually
-from tests.kit.ports import free_port
+from tests.kit.network import Namespace
+from tests.kit.ports import Connect, free_port, loopback
 
 START_DEADLINE = 15.0  # seconds; a loaded machine is slow
 STOP_DEADLINE = 10.0
@@ -50,6 +52,8 @@ class Server:
         self.log = self.folder / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
+        self.host = "127.0.0.1"  # where a relay finds it
+        self.connect: Connect = loopback
 
     def __enter__(self) -> Self:
         self.start()
@@ -62,12 +66,12 @@ class Server:
     @property
     def address(self) -> str:
         """Return host:port."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def admin(self) -> Admin:
         """Return a client of the text protocol."""
-        return Admin(self.port)
+        return Admin(self.port, connect=self.connect)
 
     @property
     def pid(self) -> int:
@@ -138,13 +142,16 @@ class Server:
 class Gearmand(Server):
     """gearmand, with any further options of its command line."""
 
+    listen = "127.0.0.1"
+    prefix: Sequence[str] = ()  # of the command
+
     def __init__(self, *options: str) -> None:
         super().__init__()
         self.options = options
 
     def _launch(self, port: int) -> None:
-        command = ["gearmand", "--listen=127.0.0.1", f"--port={port}", f"--log-file={self.log}"]
-        command += [f"--pid-file={self.folder / 'pid'}", *self.options]
+        command = [*self.prefix, "gearmand", f"--listen={self.listen}", f"--port={port}"]
+        command += [f"--log-file={self.log}", f"--pid-file={self.folder / 'pid'}", *self.options]
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output)
         eventually(lambda: self._answers(port), START_DEADLINE, what="an answer of gearmand")
@@ -154,12 +161,37 @@ class Gearmand(Server):
         if self.process is None or self.process.poll() is not None:
             raise PortTaken
         try:
-            pid = Admin(port).pid()
+            pid = Admin(port, connect=self.connect).pid()
         except OSError:
             return False
         if pid != self.process.pid:
             raise PortTaken
         return True
+
+
+class PersistentGearmand(Gearmand):
+    """A gearmand whose queues survive its death, in a network of its own if one is given.
+
+    A job's unique is its key there, so a job without one does not survive beside another. The
+    file lies in memory: what a test shows is the death of the process, not of the disk.
+    """
+
+    def __init__(self, *options: str, namespace: Namespace | None = None, host: str = "") -> None:
+        super().__init__(*options)
+        memory = Path("/dev/shm")  # noqa: S108 - the folder below it is our own
+        self.queues = Path(
+            tempfile.mkdtemp(prefix="queues-", dir=memory if memory.is_dir() else None)
+        )
+        self.options += ("--queue-type=libsqlite3", f"--libsqlite3-db={self.queues / 'db'}")
+        if namespace is not None:
+            self.host = host
+            self.listen = "0.0.0.0"  # noqa: S104 - all there is of it is in the test's hands
+            self.prefix = namespace.prefix
+            self.connect = namespace.connect
+
+    def __exit__(self, *rest: object) -> None:
+        super().__exit__(*rest)
+        shutil.rmtree(self.queues, ignore_errors=True)
 
 
 class Geard(Server):

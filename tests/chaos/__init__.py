@@ -1,0 +1,1 @@
+"""Faults from outside, one after the other and at random: nothing is lost."""

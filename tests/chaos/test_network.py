@@ -1,0 +1,112 @@
+"""What a network does: a pulled cable, a black hole, resets, loss and delay, on either wire.
+
+Short faults heal by TCP alone; the long black hole outlasts the relay's patience.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.conftest import Network
+from tests.chaos.site import Plan, Site
+from tests.chaos.test_processes import pause
+from tests.kit.eventually import eventually
+from tests.kit.network import Wire
+
+KEEPALIVE = (
+    "--keepalive",
+    "--keepalive-idle=3",
+    "--keepalive-interval=1",
+    "--keepalive-count=3",
+)  # seconds
+SIDES = {"source": (0,), "target": (1,), "both": (0, 1)}
+SHORT = 2.0  # seconds
+NOTICED = 17.0  # seconds until a silence is noticed: 15, a tick, and a second for a busy machine
+MS = 0.001
+SLOW = 25 * MS  # one way
+
+
+def strike(network: Network, site: Site, side: str, harm: Callable[[Wire], None]) -> None:
+    """Harm wires, and count that."""
+    for number in SIDES[side]:
+        site.strike((network.near, network.far)[number])
+        harm(network.wires[number])
+
+
+def restore(network: Network) -> None:
+    for wire in network.wires:
+        wire.restore()
+
+
+def plans(count: int) -> list[Plan]:
+    return [Plan("out", count, window=100), Plan("back", count, window=100, outward=False)]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("harm", [Wire.unplug, Wire.blackhole, Wire.reset])
+@pytest.mark.parametrize("network", [KEEPALIVE], indirect=True, ids=[""])
+def test_a_short_fault(network: Network, harm: Callable[[Wire], None], side: str) -> None:
+    """The target confirms late, so that something is always under way.
+
+    A reset that the gearmand does not see leaves it with the jobs of a worker that has gone:
+    only its own keepalive frees them.
+    """
+    with network.site(plans(3000), taken=side == "both") as site:
+        network.wires[1].shape(SLOW)
+        site.wait_progress()
+        strike(network, site, side, harm)
+        pause(SHORT)
+        restore(network)
+        site.finish()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_loss_of_5_percent_and_50_ms_of_round_trip_cost_time_alone(
+    network: Network, side: str
+) -> None:
+    """No connection is lost, and nothing is repeated."""
+    with network.site(plans(2000)) as site:
+        for number in SIDES[side]:
+            network.wires[number].shape(SLOW, loss=0.05)
+        for status in site.finish():
+            counters = status["counters"]
+            assert counters["source_losses"] == counters["target_losses"] == 0
+        assert sum(wire.shape() for wire in network.wires) > 0, "nothing was lost on the way"
+    assert not any(lane.tally.verdict().repeated for lane in site.lanes)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_long_black_hole(network: Network, side: str) -> None:
+    """It is noticed within 15 s, and counted; all is well again without anybody's help."""
+    out, back = {"source": ("source", "target"), "target": ("target", "source")}[side]
+    with network.site(plans(3000), taken=False) as site:
+        network.wires[1].shape(SLOW)
+        site.wait_progress()
+        strike(network, site, side, Wire.blackhole)
+        for lane, end in zip(site.lanes, (out, back), strict=True):
+            record = site.relay.wait_event(f"{end}_lost", NOTICED, forward=lane.key)
+            assert "silent" in record["message"]
+        restore(network)
+        for status in site.finish():
+            assert status["counters"]["source_losses"] + status["counters"]["target_losses"] > 0
+
+
+def test_after_a_black_hole_the_source_frees_jobs_by_our_fin(network: Network) -> None:
+    """They stay "running" on the dead connection, which waits half-closed for the path."""
+    near = network.near
+
+    def half_closed() -> str:
+        listing = ("ss", "-Htn", "state", "fin-wait-1", f"dport = :{near.port}")
+        return network.relay.run(*listing)
+
+    with network.site([Plan("out", 3000, window=100)]) as site:
+        network.wires[1].shape(SLOW)
+        site.wait_progress()
+        strike(network, site, "both", Wire.blackhole)
+        running = near.admin.queue("out").running
+        site.relay.wait_event("source_lost", NOTICED)
+        assert near.admin.queue("out").running == running > 0
+        assert half_closed()
+        restore(network)
+        eventually(lambda: not half_closed(), 60)
+        site.finish()
