@@ -5,9 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+JOBS ?= 1000000
+FAULTS ?= 200
+SEED ?= 1
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3
 
-.PHONY: help setup demo test servers lint format wheel clean
+.PHONY: help setup demo test soak servers lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list these verbs
@@ -19,10 +22,13 @@ demo: $(VENV)/.demo ## show the relay at work between two job servers on this ma
 	$(BIN)/gevproxy demo
 
 # Debian puts gearmand where only root looks by default.
-test servers: export PATH := $(PATH):/usr/sbin
+test soak servers: export PATH := $(PATH):/usr/sbin
 
 test: setup servers ## install what the tests need, then run all of them
 	$(BIN)/pytest -n 4 $(ARGS)
+
+soak: setup servers ## random faults while jobs flow: make soak JOBS=1000000 FAULTS=200 SEED=1
+	$(BIN)/python -m tests.chaos.soak --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED)
 
 servers: ## install by apt what the tests use and is missing: gearmand, iptables and the like
 	@which gearmand gearadmin gearman ip iptables ss openssl logrotate >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate; }
