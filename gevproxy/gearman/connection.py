@@ -29,6 +29,9 @@ PING_AFTER: Final = 5.0
 SILENT_AFTER: Final = 15.0
 """Seconds without life until a peer counts as gone."""
 
+STOOD_STILL: Final = 5.0
+"""Seconds between two ticks, which come once a second: from here on we did not listen ourselves."""
+
 _RECEIVE: Final = 256 * 1024
 """Bytes asked of one recv: some hundred jobs, and the most that one batch adds to memory."""
 
@@ -96,15 +99,17 @@ class Life:
     Life is a received byte, or a backlog that has shrunk: something that was queued before the
     last tick is still not acknowledged, and acknowledgements have come since. Acknowledged bytes
     alone are no life, for a frozen peer's kernel goes on acknowledging small writes. Without the
-    second, one large job on a thin link would be cut and started again for ever.
+    second, one large job on a thin link would be cut and started again for ever. Time in which we
+    stood still ourselves, frozen with our host, is nobody's silence.
     Pure; all times are seconds of one monotonic clock.
     """
 
-    __slots__ = ("_acknowledged", "_queued", "last_byte", "last_life")
+    __slots__ = ("_acknowledged", "_queued", "_ticked_at", "last_byte", "last_life")
 
     def __init__(self, now: float) -> None:
         self.last_byte = now
         self.last_life = now
+        self._ticked_at = now
         self._queued = 0
         self._acknowledged = 0
 
@@ -118,6 +123,10 @@ class Life:
 
         While we do not read (`reading` is false) the clock stands still.
         """
+        gap = now - self._ticked_at
+        self._ticked_at = now
+        if gap > STOOD_STILL:
+            self.last_life = min(now, self.last_life + gap)
         if not reading or self._acknowledged < acknowledged < self._queued:
             self.last_life = now
         self._queued = queued

@@ -102,3 +102,19 @@ def test_a_gearmand_that(
 ) -> None:
     """One side alone: no repeat meets a user. Both at once: a few may."""
     run(near, far, fault, side, taken=side == "both")
+
+
+def test_a_relay_that_was_frozen_for_long_blames_no_peer(
+    near: PersistentGearmand, far: PersistentGearmand
+) -> None:
+    """It did not listen either: every connection is kept, and nothing is sent a second time."""
+    plans = [Plan("out", 3000, window=100), Plan("back", 3000, window=100, outward=False)]
+    with Pipe(far.port, delay=LATE) as path, Site((near, far), (near, path), plans) as site:
+        site.wait_progress()
+        site.relay.freeze()
+        pause(17.0)
+        site.relay.thaw()
+        for status in site.finish():
+            counters = status["counters"]
+            assert counters["source_losses"] == counters["target_losses"] == 0
+        assert not any(lane.tally.verdict().repeated for lane in site.lanes)

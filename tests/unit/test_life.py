@@ -69,3 +69,13 @@ def test_the_clock_stands_still_while_we_do_not_read() -> None:
         life.tick(float(second), queued=0, acknowledged=0, reading=False)
     assert not life.is_silent(59.0 + SILENT_AFTER - 0.1)
     assert life.is_silent(59.0 + SILENT_AFTER)
+
+
+def test_time_in_which_we_stood_still_is_not_the_peer_s_silence() -> None:
+    """Frozen for a minute after four silent seconds, it has eleven left, and a ping is due."""
+    life = Life(0.0)
+    for second in (1.0, 2.0, 3.0, 4.0, 64.0):
+        life.tick(second, queued=0, acknowledged=0, reading=True)
+    assert life.wants_ping(64.0)
+    assert not life.is_silent(64.0 + SILENT_AFTER - 4.1)
+    assert life.is_silent(64.0 + SILENT_AFTER - 4)
