@@ -18,7 +18,7 @@ from tests.chaos import sealed
 from tests.chaos.tally import Tally
 from tests.chaos.traffic import Caller, Feed, Sink
 from tests.kit.eventually import eventually
-from tests.kit.relay import ROOT, Record, config
+from tests.kit.relay import EXIT_DEADLINE, ROOT, Record, config
 from tests.kit.servers import Server
 from tests.relay.forwarding import Addressed, CheckedRelay
 
@@ -192,12 +192,12 @@ class Site:
         self.stop_relay()
         self.relay.restart()
 
-    def stop_relay(self) -> None:
+    def stop_relay(self, deadline: float = EXIT_DEADLINE) -> None:
         """SIGTERM and an end with 0 in time; what this life has counted is kept."""
         self.strike()
         mark = len(self.relay.records)
         self.relay.term()
-        assert self.relay.wait() == 0, self.relay.records[-5:]
+        assert self.relay.wait(deadline) == 0, self.relay.records[-5:]
         for record in self.relay.events("forward_status", mark):
             self.earlier.setdefault(record["forward"], Counter()).update(record["counters"])
 
