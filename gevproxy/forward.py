@@ -61,6 +61,11 @@ REGRAB_AFTER: Final = 30.0
 SOURCE_BACKLOG: Final = 8 * 1024 * 1024
 """Bytes waiting to be sent to the source from which on the target is not read (sync replies)."""
 
+MOST_UNREAD: Final = SOURCE_BACKLOG // 2
+"""The same for an asynchronous forward, whose source sends jobs only for grabs that it has read:
+one that takes no completions, and so many, takes nothing at all.
+"""
+
 FLAPS: Final = 20
 """Times a minute that coming and going is written; a peer that flaps faster is summed up."""
 
@@ -140,6 +145,7 @@ class Forward:
                 partial(self._on_failed, Event.SOURCE_AWAY),
             ),
             linger=SOURCE_LINGER,
+            most_unread=MOST_UNREAD if self.config.asynchronous else None,
             spawn=self._spawn,
             clock=self._clock,
             rng=self._rng,

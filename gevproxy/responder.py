@@ -38,6 +38,9 @@ REGRAB_AFTER: Final = 3.0
 LINGER: Final = 900.0
 """Seconds that an ended connection waits for its end: as long as the kernel repeats a FIN."""
 
+MOST_UNREAD: Final = 4 * 1024 * 1024
+"""Bytes of answers that wait to be taken, from which on the connection is given up."""
+
 SEARCH_LIMIT: Final = 0.1
 """Seconds of processor time for one search: what a callback may take before it counts as slow."""
 
@@ -102,6 +105,7 @@ class Responder:
             partial(Worker, self.address.queue.encode()),
             LinkEvents(self._on_up, self._on_events, self._on_over, self._on_failed),
             linger=LINGER,
+            most_unread=MOST_UNREAD,
             spawn=self._spawn,
             clock=self._clock,
             rng=self._rng,

@@ -10,7 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from gevproxy.errors import ProtocolError
 from gevproxy.gearman.job import Handle, Priority
 from gevproxy.gearman.packet import HEADER, LARGE, MAX_PACKET, REQUEST, Packet, PacketType
-from gevproxy.gearman.peer import Peer
+from gevproxy.gearman.peer import MAX_NAME, Peer, in_words, long_name
 
 Token = TypeVar("Token")
 
@@ -115,6 +115,8 @@ class Client(Peer, Generic[Token]):
             if entry is None:
                 raise ProtocolError("JOB_CREATED in the place of OPTION_RES")
             handle = Handle(args[0])
+            if len(handle) > MAX_NAME:
+                raise long_name("handle", handle)
             confirmed = (entry[0], handle, self._is_old(handle))
             events.append(_new_tuple(Confirmed, confirmed))  # half the price of Confirmed(...)
         elif type_ in _UPDATES:
@@ -123,7 +125,7 @@ class Client(Peer, Generic[Token]):
         elif type_ is PacketType.ERROR:
             entry = self._answered("ERROR")
             if entry is not None:
-                code, text = (part.decode(errors="backslashreplace") for part in args)
+                code, text = map(in_words, args)
                 events.append(Refused(entry[0], code, text))
         elif type_ is PacketType.OPTION_RES:
             if self._answered("OPTION_RES") is not None:

@@ -263,6 +263,11 @@ class Connection(Generic[P]):
         if not self._closed.wait(seconds):
             self.abort()
 
+    def break_off(self, reason: str) -> None:
+        """Cut the connection now, and let `run` return this reason."""
+        self._broken = reason
+        self.abort()
+
     def abort(self) -> None:
         """Cut the connection now. The reader wakes from it and closes the socket."""
         self._closed.set()

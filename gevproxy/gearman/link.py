@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from random import Random
-from typing import Generic, NamedTuple
+from typing import Final, Generic, NamedTuple
 
 from gevproxy.backoff import Backoff
 from gevproxy.errors import GearmanError, LinkError
@@ -16,6 +16,12 @@ from gevproxy.gearman.connection import Clock, Connection, P, connect
 from gevproxy.gearman.job import Server
 
 Spawn = Callable[..., object]
+
+FAULT_LINGER: Final = 5.0
+"""Seconds at most that a connection waits for its end after its peer broke the protocol.
+
+Such a peer may come to it again with every attempt: those who linger must not use up descriptors.
+"""
 
 
 def spawn_thread(function: Callable[..., None], *args: object) -> None:
@@ -45,7 +51,8 @@ class Link(Generic[P]):
     way out beside the next: a source that fell silent still needs our FIN when the path is back.
     TCP_USER_TIMEOUT is not set for the same reason: it would kill that socket first. `discard`
     says that what was not sent on a connection that is over will be sent on the next, so that
-    sending it on the way out would only repeat it.
+    sending it on the way out would only repeat it. `most_unread` bounds, in bytes, what a peer may
+    leave lying that reads nothing of what we send, and yet sends.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class Link(Generic[P]):
         *,
         linger: float,
         discard: bool = False,
+        most_unread: int | None = None,
         spawn: Spawn = spawn_thread,
         clock: Clock = time.monotonic,
         rng: Random | None = None,
@@ -66,6 +74,7 @@ class Link(Generic[P]):
         self._events = events
         self._linger = linger
         self._discard = discard
+        self._most_unread = most_unread
         self._spawn = spawn
         self._clock = clock
         # At most ten attempts in ten seconds at a port that accepts and closes at once.
@@ -132,10 +141,14 @@ class Link(Generic[P]):
             self._connection.read(allowed)
 
     def tick(self, now: float) -> None:
-        """Once a second: ping, and end a silent connection."""
+        """Once a second: ping, and end a connection that is silent or takes nothing."""
         connection = self._connection
-        if connection is not None and not connection.tick(now):
+        if connection is None:
+            return
+        if not connection.tick(now):
             self._over(connection, LinkError("silent"))
+        elif self._most_unread is not None and self.backlog > self._most_unread:
+            connection.break_off("it does not read what we send")
 
     def _start(self, delay: float) -> None:
         self._attempt += 1
@@ -207,5 +220,6 @@ class Link(Generic[P]):
             self._start(self._backoff.next())
 
     def _way_out(self, connection: Connection[P]) -> None:
-        connection.linger(self._linger)
+        broken = connection.peer.fault is not None
+        connection.linger(min(self._linger, FAULT_LINGER) if broken else self._linger)
         self._lingering.discard(connection)

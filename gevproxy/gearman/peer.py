@@ -13,6 +13,22 @@ from gevproxy.gearman.packet import MAX_PACKET, Outbox, Oversized, Packet, Packe
 PING_HANDLE: Final = b"gevproxy:ping"
 """No server makes handles of this form: gearmand's begin with "H:"."""
 
+MAX_NAME: Final = 1024
+"""Bytes of a handle or a unique, which are held with their jobs; gearmand's have 64 at most."""
+
+_MAX_TEXT: Final = 256
+"""Bytes of a server's text that are read: texts go into logs, states and dead letters."""
+
+
+def long_name(what: str, name: bytes) -> ProtocolError:
+    """Return what is wrong with a name over MAX_NAME."""
+    return ProtocolError(f"a {what} of {len(name)} bytes")
+
+
+def in_words(part: bytes) -> str:
+    """Return what a server says in an ERROR packet, as much of it as anyone reads."""
+    return part[:_MAX_TEXT].decode(errors="backslashreplace")
+
 
 class Peer:
     """Our end of one connection; one instance per connection, so a reset is a new object."""

@@ -20,7 +20,7 @@ from gevproxy.gearman.packet import (
     PacketType,
     encode,
 )
-from gevproxy.gearman.peer import Peer
+from gevproxy.gearman.peer import MAX_NAME, Peer, in_words, long_name
 
 _new_tuple: Final = tuple.__new__
 _GRAB: Final = encode(PacketType.GRAB_JOB_UNIQ)
@@ -98,6 +98,10 @@ class Worker(Peer):
             self._answered("JOB_ASSIGN_UNIQ")
             if job.function != self._function:
                 raise ProtocolError("JOB_ASSIGN_UNIQ for a queue that was never asked for")
+            if len(job.handle) > MAX_NAME:
+                raise long_name("handle", job.handle)
+            if len(job.unique) > MAX_NAME:
+                raise long_name("unique", job.unique)
             self.wanted += 1
             self.empty = False
             events.append(job)
@@ -109,7 +113,7 @@ class Worker(Peer):
             self.asleep = False
             self.empty = False
         elif type_ is PacketType.ERROR:
-            events.append(ServerError(*(part.decode(errors="backslashreplace") for part in args)))
+            events.append(ServerError(*map(in_words, args)))
         else:
             super()._handle(packet, events)
 

@@ -103,6 +103,13 @@ def test_an_error_is_an_event_and_no_fault() -> None:
     assert worker.fault is None
 
 
+def test_of_a_long_text_the_beginning_is_read() -> None:
+    """It would land in a log and in a state."""
+    worker = new_worker()
+    (error,) = worker.receive(response(PacketType.ERROR, b"c" * 10_000, b"t" * 10_000))
+    assert error == ServerError("c" * 256, "t" * 256)
+
+
 def test_the_ping_is_never_sent_twice() -> None:
     worker = new_worker()
     worker.ping()
@@ -122,6 +129,8 @@ def test_the_ping_is_never_sent_twice() -> None:
         (response(PacketType.JOB_CREATED, b"H:a:1"), "unexpected JOB_CREATED"),
         (response(PacketType.STATUS_RES, b"H:a:1", *[b"0"] * 4), "unexpected STATUS_RES"),
         (b"GET / HTTP/1.1\r\n", "wrong magic"),
+        (response(PacketType.JOB_ASSIGN_UNIQ, b"h" * 1025, b"q", b"", b""), "a handle of 1025"),
+        (response(PacketType.JOB_ASSIGN_UNIQ, b"h", b"q", b"u" * 1025, b""), "a unique of 1025"),
     ],
 )
 def test_what_no_server_may_send(data: bytes, text: str) -> None:
