@@ -187,6 +187,7 @@ class Daemon:
     def _tick(self, now: float) -> None:
         """Say that we are alive, where the forwards are, and how they do."""
         self._heart.beat(now)
+        self._log.tick(now)
         if self._supervisor.tick(now):
             self._tell_systemd("WATCHDOG=1")
         self._tell_systemd(f"STATUS={systemd_line(self._supervisor.status())}")

@@ -4,6 +4,7 @@ Every event that the program knows is declared here, with its level, what it mea
 operator does about it. Keys and payloads never come here. Nothing here knows gevent or a forward.
 """
 
+import contextlib
 import logging
 import sys
 import time
@@ -295,6 +296,23 @@ class _Formatter(JsonFormatter):
         log_data.update(message_dict)
 
 
+class _FileHandler(WatchedFileHandler):
+    """Writes to a file; what it does not take goes to stderr, as a record and nothing else.
+
+    A file that was moved away cannot be opened anew where descriptors or rights are missing.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
+        with contextlib.suppress(Exception):
+            sys.stderr.write(self.format(record) + "\n")
+
+
 def open_log(destination: str = "stderr", *, debug: bool = False) -> logging.Logger:
     """Return the program's logger, writing to "stderr", "stdout" or a file of that path.
 
@@ -306,7 +324,7 @@ def open_log(destination: str = "stderr", *, debug: bool = False) -> logging.Log
     if destination in _STREAMS:
         handler = logging.StreamHandler(_STREAMS[destination]())
     else:
-        handler = WatchedFileHandler(destination, encoding="utf-8")
+        handler = _FileHandler(destination, encoding="utf-8")
     handler.setFormatter(_Formatter())
     logger = logging.getLogger("gevproxy")
     old = logger.handlers[:]

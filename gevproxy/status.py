@@ -5,7 +5,7 @@ Plain integers on purpose: several are raised for every job. Nothing here knows 
 
 from bisect import bisect_left
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 
@@ -61,8 +61,8 @@ class Counters:
         return self.received - ended - self.given_back - held
 
     def as_dict(self) -> dict[str, int]:
-        """Return all counters by name."""
-        return asdict(self)
+        """Return all counters by name, faster than asdict: asked of each forward once a second."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 LATENCY_BOUNDS: Final = tuple(0.0001 * 1.25**n for n in range(72))
@@ -94,16 +94,17 @@ class Latency:
     def tick(self, now: float) -> None:
         """Let what is older than a minute go."""
         while now >= self._next:
-            self._past.append(self._current)
+            self._past.append(self._current if any(self._current) else [])
             self._current = [0] * (len(LATENCY_BOUNDS) + 1)
             self._next += _SLOT
 
     def quantile(self, share: float) -> float | None:
         """Return the seconds within which that share of the jobs was done; None without jobs."""
-        counts = [sum(column) for column in zip(self._current, *self._past, strict=True)]
+        past = [counts for counts in self._past if counts]
+        if not past and not any(self._current):
+            return None  # asked of each forward once a second, and most are idle
+        counts = [sum(column) for column in zip(self._current, *past, strict=True)]
         total = sum(counts)
-        if not total:
-            return None
         seen = 0
         for bound, count in zip((*LATENCY_BOUNDS, LATENCY_BOUNDS[-1]), counts, strict=True):
             seen += count
