@@ -17,7 +17,7 @@ from tests.relay.forwarding import HERE, THERE, CheckedRelay, forward, relay, wa
 
 FORWARDS = 200
 WAITING = int(os.environ.get("WAITING_JOBS", "200000"))
-"""Jobs that wait in the long queue; 1,000,000 takes a minute more and half a GiB at gearmand."""
+"""Jobs that wait in the long queue; 1,000,000 takes a minute and a half."""
 
 
 def test_200_forwards(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
@@ -68,7 +68,8 @@ def test_a_long_queue_costs_no_more_than_a_short_one(
         # Of a long queue more may have passed by the time that we look.
         passed = len(consumer.seen) - first
         long = (proxy.cpu_seconds() - used) / passed * part
-        assert gearmand_a.admin.queue("here").total > WAITING / 2
+        # Counted here: with 1,000,000 jobs gearmand did not answer `status` within 5 s.
+        assert len(consumer.seen) < 2 * part + WAITING / 2, "most of it should wait still"
         assert long < 2 * short + 0.5, f"{long:.2f} s against {short:.2f} s for {part} jobs"
         assert proxy.peak_rss() - room < 64 * MIB
 
