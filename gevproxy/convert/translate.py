@@ -79,7 +79,7 @@ class _Translator:
             except ValueError as error:
                 converted.to_do.append(f"$statusqueue: {error}; status_queue is left out")
         for place, file in evaluated.missing:
-            converted.to_do.append(
+            converted.left_out.append(
                 f"{place}: {file} is not found from this folder, and what it defines is not here: "
                 "run convert in the folder where the Perl proxy runs"
             )
@@ -192,8 +192,7 @@ class _Translator:
         if isinstance(found, Callback):
             entry.to_do.append(
                 f"has a data_callback ({found.code.place}) that cannot be rewrite rules, as "
-                f"{found.why}: write the "
-                f'function "{found.function}" in Python'
+                f'{found.why}: write the function "{found.function}" in Python'
             )
         return found
 

@@ -143,9 +143,10 @@ def test_keys_are_compared_wherever_they_are(convert: Convert) -> None:
 
 
 def test_what_is_left_out_is_not_compared(convert: Convert) -> None:
-    convert.perl('$queues->{"a/q"} = "b/q"; $queues->{"a/r"} = "nowhere";')
+    convert.perl('$queues->{"a/q"} = "b/q"; $queues->{"a/r"} = "nowhere"; do "./gone";')
     _, err = check(convert, {"queues": {"a/q": "b/q"}}, code=0)
     assert "a/r is left out: its target cannot be used" in err
+    assert "./gone is not found from this folder" in err
 
 
 def test_a_bad_configuration_of_ours(convert: Convert) -> None:
