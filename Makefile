@@ -31,7 +31,7 @@ soak: setup servers ## random faults while jobs flow: make soak JOBS=1000000 FAU
 	$(BIN)/python -m tests.chaos.soak --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED)
 
 servers: ## install by apt what the tests use and is missing: gearmand, iptables and the like
-	@which gearmand gearadmin gearman ip iptables ss openssl logrotate >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate; }
+	@{ which gearmand gearadmin gearman ip iptables ss openssl logrotate && perl -MGearman::Client -e1; } >/dev/null 2>&1 || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate perl libgearman-client-perl; }
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

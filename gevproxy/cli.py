@@ -6,7 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gevproxy import __version__, config, daemon, dead_letters_command, demo, probe, status_command
+from gevproxy import (
+    __version__,
+    config,
+    convert,
+    daemon,
+    dead_letters_command,
+    demo,
+    probe,
+    status_command,
+)
 from gevproxy.errors import ConfigError
 from gevproxy.supervisor import make_plan
 
@@ -42,6 +51,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     schema.set_defaults(act=_schema)
+
+    convert.add_arguments(
+        commands.add_parser("convert", help="convert the configuration of gearman_proxy.pl")
+    )
 
     dead_letters_command.add_arguments(
         commands.add_parser("dead-letters", help="look at refused jobs, replay or purge them")

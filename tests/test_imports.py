@@ -34,6 +34,7 @@ FLOORS = {
     "gevproxy.gearman.link": 3,
     "gevproxy.gearman": 3,
     "gevproxy.control_client": 3,
+    "gevproxy.convert": 3,
     "gevproxy.forward": 4,
     "gevproxy.letterbox": 4,
     "gevproxy.probe": 4,

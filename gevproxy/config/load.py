@@ -41,6 +41,11 @@ def load(
     return build(merged, environ)
 
 
+def check(document: Document, environ: Mapping[str, str]) -> list[Problem]:
+    """Return everything that is wrong with a configuration of one document."""
+    return _check([document], environ, complete=True)[1]
+
+
 def _find(named: Sequence[Path], default_paths: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
     """Return the files to read, each once; a named path that leads to none is a problem."""
     files: dict[Path, Path] = {}

@@ -45,6 +45,14 @@ def test_has_the_schema(environment: Path) -> None:
     assert json.loads(schema) == json.loads((ROOT / "schema" / "config.schema.json").read_text())
 
 
+def test_converts_a_perl_configuration(environment: Path, tmp_path: Path) -> None:
+    """The script that Perl runs is in the wheel too."""
+    file = tmp_path / "gearman_proxy.cfg"
+    file.write_text('$queues->{"a/q"} = "b/q";\n')
+    written = json.loads(run(environment / "bin" / "gevproxy", "convert", file))
+    assert written["queues"] == {"a:4730/q": "b:4730/q"}
+
+
 def test_shows_the_demo(environment: Path, tmp_path: Path) -> None:
     program = [str(environment / "bin" / "gevproxy")]
     with Demo(tmp_path, "--jobs", "500", program=program, cwd=tmp_path) as demo:

@@ -1,0 +1,3 @@
+package Site::Passwords;
+our %KEYS = (decrypt => "s3cret near", encrypt => "s3cret far");
+1;
