@@ -24,8 +24,8 @@ test servers: export PATH := $(PATH):/usr/sbin
 test: setup servers ## install what the tests need, then run all of them
 	$(BIN)/pytest -n 4 $(ARGS)
 
-servers: ## install by apt what the tests use and is missing: gearmand, iptables and the like
-	@which gearmand gearadmin gearman ip iptables ss openssl logrotate >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate; }
+servers: ## install by apt what the tests use and is missing: gearmand, stunnel and the like
+	@which gearmand gearadmin gearman ip iptables ss openssl logrotate stunnel4 >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate stunnel4; }
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
