@@ -101,7 +101,9 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.run(arguments, DeadLetters(_folder(arguments))))
     except ConfigError as error:
-        _complain(*map(str, error.problems), "or name the folder with --folder PATH")
+        _complain(*map(str, error.problems))
+        if arguments.folder is None:
+            _complain("or name the folder with --folder PATH")
         return os.EX_CONFIG
     except DeadLetterError as error:
         _complain(str(error))

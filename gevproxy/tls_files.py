@@ -91,8 +91,11 @@ class _Reader:
         """Trust the authorities; return when the first of those that still hold expires."""
         path = self._config.ca
         if path is None:
-            # Loaded by name when one is needed, so that a renewal is noticed without us.
             self._context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+            # A folder of them is looked into at each handshake; a file has been read just now.
+            bundle = ssl.get_default_verify_paths().cafile
+            if bundle is not None:
+                self._read("ca", Path(bundle))
             return None
         certificates = self._certificates("ca", path)
         try:

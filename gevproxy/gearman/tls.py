@@ -114,7 +114,8 @@ class Tls:
 
     def session(self, host: str) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
         """Return a new session with its buffers, in and out. ValueError for a name that is none."""
-        name = self.server_name or host.partition("%")[0]  # no certificate knows our interfaces
+        # No certificate knows our interfaces, or the dot at the end of a whole name.
+        name = (self.server_name or host.partition("%")[0]).removesuffix(".")
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         return self.context.wrap_bio(incoming, outgoing, server_hostname=name), incoming, outgoing
 

@@ -1,11 +1,11 @@
 """The certificates of these tests, made once, and whether there is a stunnel."""
 
-import os
 import shutil
 
 import pytest
 
-from tests.kit.certificates import EXPIRED, Authority, Pair
+from tests.kit.certificates import EXPIRED, Authority
+from tests.kit.means import lack
 from tests.tls.ends import Papers
 
 
@@ -25,17 +25,8 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
     )
 
 
-@pytest.fixture
-def client(papers: Papers) -> Pair:
-    """Give the relay's certificate."""
-    return papers.client
-
-
 @pytest.fixture(scope="session", autouse=True)
 def has_stunnel() -> None:
     """Skip without stunnel, or fail where tests may not be skipped."""
     if shutil.which("stunnel4") is None:
-        reason = "stunnel is not installed (Debian: stunnel4)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lack("stunnel is not installed (Debian: stunnel4)")

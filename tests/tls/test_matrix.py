@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+from gevproxy.dead_letters import DeadLetters
+from tests.dead_letters.command import run as dead_letters
+from tests.dead_letters.letters import letters, written
 from tests.kit.certificates import Pair, pin_of
 from tests.kit.eventually import eventually
 from tests.kit.peers import numbered, submit
@@ -161,3 +164,24 @@ def test_check_connect_says_the_same(everything: Ends, tmp_path: Path) -> None:
         assert end.reason in line, name
         assert ("TLSv1." in line) == (end.entry is not None and not end.reason), name
     assert "TLSv1.2, gearmand" in lines[everything.ends["right_1_2"].server.address]
+
+
+def test_dead_letters_are_replayed_through_tls(
+    papers: Papers, gearmand_a: Gearmand, tmp_path: Path
+) -> None:
+    """To the source, as the configuration says; without one the source is not reached at all."""
+    folder = tmp_path / "letters"
+    with Stunnel(gearmand_a.port, papers.server) as end:
+        DeadLetters(folder).write(letters(10, source=f"{end.address}/q"))
+        file = tmp_path / "gevproxy.json"
+        queues = {f"{end.address}/q": f"{gearmand_a.address}/other"}
+        servers = {end.address: tls(papers.foreign)}
+        file.write_text(json.dumps(config(queues, servers=servers, dead_letters=str(folder))))
+        assert dead_letters("replay", "--all", "--config", str(file)) == 1
+        assert len(written(folder)) == 10
+        servers = {end.address: tls(papers.ours)}
+        file.write_text(json.dumps(config(queues, servers=servers)))
+        arguments = ("--folder", str(folder), "--config", str(file))
+        assert dead_letters("replay", "--all", *arguments) == 0
+        assert written(folder) == []
+        assert gearmand_a.admin.queue("q").total == 10
