@@ -30,8 +30,8 @@ test: setup servers ## install what the tests need, then run all of them
 soak: setup servers ## random faults while jobs flow: make soak JOBS=1000000 FAULTS=200 SEED=1
 	$(BIN)/python -m tests.chaos.soak --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED)
 
-servers: ## install by apt what the tests use and is missing: gearmand, iptables and the like
-	@{ which gearmand gearadmin gearman ip iptables ss openssl logrotate && perl -MGearman::Client -e1; } >/dev/null 2>&1 || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate perl libgearman-client-perl; }
+servers: ## install by apt what the tests use and is missing: gearmand, stunnel, iptables and the like
+	@{ which gearmand gearadmin gearman ip iptables ss openssl logrotate stunnel4 && perl -MGearman::Client -e1; } >/dev/null 2>&1 || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate stunnel4 perl libgearman-client-perl; }
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

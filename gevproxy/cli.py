@@ -105,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     try:
         loaded = config.load(arguments.config, environ=os.environ)
-        make_plan(loaded, os.environ)
+        plan = make_plan(loaded, os.environ)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
@@ -113,7 +113,7 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"ok: {len(loaded.forwards)} forwards")
     if not arguments.connect:
         return 0
-    lines, well = probe.report(loaded)
+    lines, well = probe.report(loaded, plan.tls)
     print(*lines, sep="\n")
     return 0 if well else 1
 

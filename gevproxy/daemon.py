@@ -120,9 +120,9 @@ class Daemon:
         self._load = load
         self._log = log
         self._heart = Heart(log)
-        plan, letters = self._read()
+        plan, letters = self._read(None)
         self._set_up_log(plan.config)
-        self._config = plan.config
+        self._plan = plan
         self._letterbox = Letterbox(letters)
         self._supervisor = Supervisor(plan, log, self._letterbox)
         self._responder: Responder | None = None
@@ -138,10 +138,12 @@ class Daemon:
         self._systemd = SystemdNotifier()
         self._tick_at = 0.0
 
-    def _read(self) -> tuple[Plan, DeadLetters]:
+    def _read(self, before: Plan | None) -> tuple[Plan, DeadLetters]:
         """Read the configuration and all that it names, changing nothing."""
         config = self._load()
-        plan = make_plan(config, os.environ, self._on_slow_callback, self._heart.place)
+        plan = make_plan(
+            config, os.environ, self._on_slow_callback, self._heart.place, before=before
+        )
         return plan, dead_letters(config)
 
     def _set_up_log(self, config: Config) -> None:
@@ -230,13 +232,13 @@ class Daemon:
     def _try_reload(self) -> Answer:
         self._heart.note("reload")
         try:
-            plan, letters = self._read()
+            plan, letters = self._read(self._plan)
             self._set_up_log(plan.config)
         except ConfigError as error:
             log_problems(self._log, error)
             self._log.emit(Event.RELOAD_REFUSED, "the configuration is as it was before")
             return {"problems": [str(problem) for problem in error.problems]}
-        self._config = plan.config
+        self._plan = plan
         self._letterbox.use(letters)
         changes = asdict(self._supervisor.apply(plan))
         self._serve_status_queue()
@@ -246,7 +248,7 @@ class Daemon:
     # What the control socket and the status queue ask for.
 
     def _describe(self) -> Answer:
-        return document(self._supervisor.status(), self._config.status_critical_after)
+        return document(self._supervisor.status(), self._plan.config.status_critical_after)
 
     def _reload_for_control(self) -> Answer:
         """Let the main loop reload, and wait for the outcome."""
@@ -266,19 +268,20 @@ class Daemon:
         return {}
 
     def _answer_check(self, request: bytes) -> bytes:
-        after = self._config.status_critical_after
+        after = self._plan.config.status_critical_after
         return answer(self._supervisor.status(), request, after, search_in_time)
 
     def _serve_status_queue(self) -> None:
         """Answer on the queue that the configuration names, and on no other."""
-        wanted, serving = self._config.status_queue, self._responder
-        if serving is not None and serving.address == wanted:
+        wanted, serving = self._plan.config.status_queue, self._responder
+        tls = self._plan.tls.get(wanted.server) if wanted is not None else None
+        if serving is not None and (serving.address, serving.tls) == (wanted, tls):
             return
         if serving is not None:
             serving.stop()
             self._responder = None
         if wanted is not None:
-            self._responder = Responder(wanted, self._answer_check, self._log)
+            self._responder = Responder(wanted, tls, self._answer_check, self._log)
             self._responder.start()
 
     def _stop(self) -> None:

@@ -11,14 +11,17 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from gevproxy import config
 from gevproxy.dead_letters import DeadLetterError, DeadLetters, Entry, Letter
 from gevproxy.errors import ConfigError
+from gevproxy.gearman import Server
+from gevproxy.gearman.tls import Tls
 from gevproxy.replay import replay
+from gevproxy.tls_files import read_tls
 
 _CONFIRM: Final = "Remove them for ever? Type yes: "
 
@@ -54,13 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     purge.set_defaults(run=_purge)
 
     for verb in (show_all, show, replay, purge):
-        place = verb.add_mutually_exclusive_group()
-        place.add_argument("--folder", metavar="PATH", help="the folder of the dead letters")
-        place.add_argument(
+        verb.add_argument("--folder", metavar="PATH", help="the folder of the dead letters")
+        verb.add_argument(
             "--config",
             action="append",
             metavar="PATH",
-            help="take the folder from this configuration (default: as `gevproxy run`)",
+            help="take the folder, and how servers speak TLS, from this configuration "
+            "(default: as `gevproxy run`)",
         )
 
 
@@ -98,7 +101,9 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.run(arguments, DeadLetters(_folder(arguments))))
     except ConfigError as error:
-        _complain(*map(str, error.problems), "or name the folder with --folder PATH")
+        _complain(*map(str, error.problems))
+        if arguments.folder is None:
+            _complain("or name the folder with --folder PATH")
         return os.EX_CONFIG
     except DeadLetterError as error:
         _complain(str(error))
@@ -115,6 +120,14 @@ def _folder(arguments: argparse.Namespace) -> Path:
     if folder is None:
         raise DeadLetterError("the configuration names no folder: name it with --folder PATH")
     return folder
+
+
+def _tls(arguments: argparse.Namespace) -> Mapping[Server, Tls]:
+    """Return how sources speak TLS: the folder alone may be named without any configuration."""
+    named = arguments.folder is None or arguments.config is not None
+    if not named and not any(path.exists() for path in config.DEFAULT_PATHS):
+        return {}
+    return read_tls(config.load(arguments.config, environ=os.environ).servers)
 
 
 class _Choice:
@@ -269,7 +282,7 @@ def _is_confirmed() -> bool:
 
 def _replay(arguments: argparse.Namespace, letters: DeadLetters) -> int:
     choice = _Choice(arguments, everything=arguments.all)
-    result = replay(letters, choice.takes)
+    result = replay(letters, choice.takes, _tls(arguments))
     joined = (
         f" ({result.coalesced} joined a job of the same unique that the queue already held)"
         if result.coalesced

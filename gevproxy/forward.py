@@ -35,6 +35,7 @@ from gevproxy.gearman import (
     Update,
     Worker,
 )
+from gevproxy.gearman.tls import Tls
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog
 from gevproxy.refusals import FullQueue, Refusals
@@ -80,7 +81,8 @@ _TERMINAL: Final = frozenset(
 class Forward:
     """Moves jobs from one queue to another until it is stopped.
 
-    `counters` belong to the forward's key, not to this object: they outlive it. `on_crash` is
+    `counters` belong to the forward's key, not to this object: they outlive it. `tls` is how source
+    and target are spoken to, where it is not in plain text. `on_crash` is
     called with an unexpected error; the object is of no use from then on but for `abort`.
     """
 
@@ -91,6 +93,7 @@ class Forward:
         log: EventLog,
         *,
         pipeline: Pipeline | None,
+        tls: tuple[Tls | None, Tls | None],
         letterbox: Letterbox,
         max_packet: int,
         on_crash: Callable[["Forward", Exception], None],
@@ -99,6 +102,7 @@ class Forward:
     ) -> None:
         self.config = config
         self.counters = counters
+        self.tls = tls
         self._pipeline = pipeline
         self._letterbox = letterbox
         self.stopped = Happening()
@@ -144,6 +148,7 @@ class Forward:
                 self._on_source_over,
                 partial(self._on_failed, Event.SOURCE_AWAY),
             ),
+            tls=self.tls[0],
             linger=SOURCE_LINGER,
             most_unread=MOST_UNREAD if self.config.asynchronous else None,
             spawn=self._spawn,
@@ -166,6 +171,7 @@ class Forward:
                 self._on_target_over,
                 partial(self._on_failed, Event.TARGET_AWAY),
             ),
+            tls=self.tls[1],
             linger=TARGET_LINGER,
             discard=True,
             spawn=self._spawn,

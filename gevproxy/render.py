@@ -15,7 +15,7 @@ from dataclasses import asdict
 from enum import IntEnum
 from typing import Final
 
-from gevproxy.status import ForwardStatus, Status
+from gevproxy.status import ForwardStatus, ServerStatus, Status
 
 JSON_REQUEST: Final = "format=json"
 """What a request to the status queue holds to be answered with `document` instead of the line."""
@@ -107,11 +107,12 @@ def perl_line(
 def metrics(status: Status) -> dict[str, str]:
     """Return every metric by name, in the line's order; a counter's value ends in "c".
 
-    The Perl proxy's come first, then `unaccounted`, then those of each forward. All are plain
-    decimals; what has no value yet is not there.
+    The Perl proxy's come first, then `unaccounted`, then those of each forward, then those of each
+    server with TLS. All are plain decimals; what has no value yet is not there.
     """
     unaccounted = sum(abs(forward.unaccounted) for forward in status.forwards)
     own = sorted(item for forward in status.forwards for item in _of_forward(forward))
+    own += sorted(item for server in status.servers for item in _of_server(server))
     return {**_of_perl_proxy(status.forwards), "unaccounted": str(unaccounted), **dict(own)}
 
 
@@ -155,6 +156,17 @@ def _of_forward(forward: ForwardStatus) -> list[tuple[str, str]]:
     values["in_flight"] = str(forward.in_flight)
     values.update((name, f"{value:.1f}") for name, value in gauges.items() if value is not None)
     return [(f"{forward.key}::{name}", value) for name, value in values.items()]
+
+
+def _of_server(server: ServerStatus) -> list[tuple[str, str]]:
+    """Return the days until our side's first certificate expires, and the server's."""
+    own = [days for days in (server.certificate_days, server.ca_days) if days is not None]
+    values = {"tls_days": min(own, default=None), "tls_peer_days": server.peer_days}
+    return [
+        (f"{server.address}::{name}", f"{days:.2f}")
+        for name, days in values.items()
+        if days is not None
+    ]
 
 
 def _backlog(forwards: Iterable[ForwardStatus]) -> int:
@@ -264,7 +276,10 @@ def systemd_line(status: Status) -> str:
 
 
 def table(status: Status) -> str:
-    """Return the summary and a line for each forward, without a line feed at the end."""
+    """Return the summary, a line for each forward and one for each server with TLS.
+
+    Without a line feed at the end.
+    """
     head = f"gevproxy {status.version}, up {_duration(status.uptime)}: {summary(status)}"
     rows = [_HEADINGS, *(_cells(forward) for forward in status.forwards)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -275,7 +290,9 @@ def table(status: Status) -> str:
         )
         for row in rows
     )
-    return "\n".join([head, "", *(line.rstrip() for line in lines)])
+    servers = [f"TLS {server.address}: {_certificates(server)}" for server in status.servers]
+    gap = [""] if servers else []
+    return "\n".join([head, "", *(line.rstrip() for line in lines), *gap, *servers])
 
 
 _NUMBERS: Final = ("JOBS/S", "IN FLIGHT", "HELD", "P50 MS", "P99 MS")
@@ -297,6 +314,21 @@ def _cells(forward: ForwardStatus) -> tuple[str, ...]:
         "-" if p99 is None else f"{p99:,.1f}",
         why or "running",
     )
+
+
+def _certificates(server: ServerStatus) -> str:
+    """Return "our certificate 89 days, CA 3,210 days, the server's 12 days"."""
+    days = {
+        "our certificate": server.certificate_days,
+        "CA": server.ca_days,
+        "the server's": server.peer_days,
+    }
+    known = [
+        f"{what} {'expired' if left < 0 else f'{int(left):,} days'}"
+        for what, left in days.items()
+        if left is not None
+    ]
+    return ", ".join(known) or "no certificate seen yet"
 
 
 _UNITS: Final[Mapping[str, int]] = {"d": 86400, "h": 3600, "min": 60}

@@ -7,7 +7,7 @@ to no person: that is `dead_letters_command.py`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,6 +17,7 @@ from gevproxy.dead_letters import DeadLetters, Entry, Letter
 from gevproxy.errors import GearmanError, LinkError
 from gevproxy.gearman import Client, Confirmed, Refused, Server
 from gevproxy.gearman.connection import connect, reason_of
+from gevproxy.gearman.tls import Tls
 
 WINDOW: Final = 1000
 """Letters on their way to one source: enough for 10,000 a second at a round trip of 100 ms."""
@@ -54,23 +55,29 @@ _Answer = Confirmed[_Sent] | Refused[_Sent]
 
 
 def replay(
-    letters: DeadLetters, takes: Callable[[Entry], bool], *, deadline: float = DEADLINE
+    letters: DeadLetters,
+    takes: Callable[[Entry], bool],
+    tls: Mapping[Server, Tls],
+    *,
+    deadline: float = DEADLINE,
 ) -> Result:
     """Submit the letters that `takes` wants, oldest first; remove what was confirmed.
 
     Works on closed segments, after closing the current one; a second replay is kept out. Letters
-    that are refused, and those of a source that fails, stay. `deadline` is the seconds without
+    that are refused, and those of a source that fails, stay. A source that is not in `tls` is
+    spoken to in plain text. `deadline` is the seconds without
     progress after which a source has failed. DeadLetterError where the folder fails: what was
     confirmed by then may still be there, and would be replayed again.
     """
-    return _Replay(letters, deadline).run(takes)
+    return _Replay(letters, tls, deadline).run(takes)
 
 
 class _Replay:
     """One run through all closed segments, with one connection to each source that is met."""
 
-    def __init__(self, letters: DeadLetters, deadline: float) -> None:
+    def __init__(self, letters: DeadLetters, tls: Mapping[Server, Tls], deadline: float) -> None:
         self._letters = letters
+        self._tls = tls
         self._deadline = deadline
         self._result = Result()
         self._sources: dict[Server, _Source] = {}
@@ -116,7 +123,7 @@ class _Replay:
         """Return the connection to a server, made where it is missing; None after a failure."""
         if server not in self._sources and server not in self._result.failed:
             try:
-                self._sources[server] = _Source(server, self._deadline)
+                self._sources[server] = _Source(server, self._tls.get(server), self._deadline)
             except GearmanError as error:
                 self._result.failed[server] = str(error)
         return self._sources.get(server)
@@ -145,10 +152,10 @@ class _Source:
     Every method raises GearmanError where the connection or the source fails.
     """
 
-    def __init__(self, server: Server, deadline: float) -> None:
+    def __init__(self, server: Server, tls: Tls | None, deadline: float) -> None:
         self._client: Client[_Sent] = Client()
         self._bytes = 0  # of payload, without an answer
-        self._sock = connect(server)
+        self._sock = connect(server, tls)
         self._sock.settimeout(deadline)
 
     def submit(self, sent: _Sent, queue: str, letter: Letter) -> None:

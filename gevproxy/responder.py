@@ -24,6 +24,7 @@ from gevproxy.backoff import Backoff
 from gevproxy.config import QueueAddress
 from gevproxy.errors import GearmanError
 from gevproxy.gearman import Job, Link, LinkEvents, ServerError, Worker
+from gevproxy.gearman.tls import Tls
 from gevproxy.log import Event, EventLog
 
 HANDFUL: Final = 4
@@ -59,6 +60,7 @@ class Responder:
     def __init__(
         self,
         address: QueueAddress,
+        tls: Tls | None,
         answer: Callable[[bytes], bytes],
         log: EventLog,
         *,
@@ -66,6 +68,7 @@ class Responder:
         rng: Random | None = None,
     ) -> None:
         self.address = address
+        self.tls = tls
         self._answer = answer
         self._log = log.bind(status_queue=str(address))
         self._clock = clock
@@ -104,6 +107,7 @@ class Responder:
             self.address.server,
             partial(Worker, self.address.queue.encode()),
             LinkEvents(self._on_up, self._on_events, self._on_over, self._on_failed),
+            tls=self.tls,
             linger=LINGER,
             most_unread=MOST_UNREAD,
             spawn=self._spawn,

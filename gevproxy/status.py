@@ -166,9 +166,24 @@ class ForwardStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """A server that is spoken to with TLS: days until a certificate expires.
+
+    Ours, that of its certificate authority, and the server's as it was last seen; None is none,
+    or not known yet. Below 0 it has expired.
+    """
+
+    address: str
+    certificate_days: float | None
+    ca_days: float | None
+    peer_days: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The whole relay at one moment. `uptime` in seconds."""
 
     version: str
     uptime: float
     forwards: tuple[ForwardStatus, ...]
+    servers: tuple[ServerStatus, ...] = ()

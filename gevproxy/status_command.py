@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from gevproxy.config import QueueAddress, parse_address
+from gevproxy.config import QueueAddress, load, parse_address
 from gevproxy.control_client import ControlError, ask, find_socket
-from gevproxy.errors import LinkError
+from gevproxy.errors import ConfigError, LinkError
 from gevproxy.gearman import Client, PacketType, Priority, Refused, Update
 from gevproxy.gearman.connection import connect, reason_of
+from gevproxy.gearman.tls import Tls
 from gevproxy.render import JSON_REQUEST, Level
+from gevproxy.tls_files import read_tls
 
 COMMANDS: Final = {
     "status": "show what a running relay does, with the exit code of a monitoring plugin",
@@ -75,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             type=_address,
             metavar="HOST:PORT/QUEUE",
             help="ask a relay elsewhere through its status queue",
+        )
+        parser.add_argument(
+            "--config",
+            action="append",
+            metavar="PATH",
+            help="with --queue: speak TLS with its server as this configuration says (default: "
+            "plain text)",
         )
         parser.add_argument(
             "--timeout",
@@ -151,7 +160,7 @@ def _status(arguments: argparse.Namespace) -> int:
     def look() -> Seen:
         if not arguments.queue:
             return _seen(ask(arguments.socket, "status", deadline=arguments.timeout))
-        seen = ask_queue(arguments.queue, arguments.timeout)
+        seen = ask_queue(arguments.queue, _tls(arguments), arguments.timeout)
         if arguments.json and seen.status is None:
             raise ControlError(f"what answers on {arguments.queue} gives a line, no JSON")
         return seen
@@ -179,12 +188,23 @@ def _unknown(error: ControlError) -> str:
     return f"UNKNOWN - {error}"
 
 
-def ask_queue(address: QueueAddress, deadline: float) -> Seen:
+def _tls(arguments: argparse.Namespace) -> Tls | None:
+    """Return how the queue's server speaks TLS. ControlError where that cannot be read."""
+    if arguments.config is None:
+        return None
+    try:
+        servers = read_tls(load(arguments.config, environ=os.environ).servers)
+    except ConfigError as error:
+        raise ControlError(str(error)) from error
+    return servers.get(arguments.queue.server)
+
+
+def ask_queue(address: QueueAddress, tls: Tls | None, deadline: float) -> Seen:
     """Ask a relay through its status queue; the Perl proxy, and older relays, answer with a line.
 
     `deadline` is in seconds. ControlError where nobody answers.
     """
-    result = _call(address, f"check {JSON_REQUEST}".encode(), deadline)
+    result = _call(address, f"check {JSON_REQUEST}".encode(), tls, deadline)
     if not result.startswith(b"{"):
         return _of_line(result)
     try:
@@ -198,7 +218,7 @@ def ask_line(address: QueueAddress, deadline: float) -> Seen:
 
     `deadline` is in seconds. ControlError where nobody answers.
     """
-    return _of_line(_call(address, b"check", deadline))
+    return _of_line(_call(address, b"check", None, deadline))
 
 
 def _of_line(result: bytes) -> Seen:
@@ -209,7 +229,7 @@ def _of_line(result: bytes) -> Seen:
     return Seen(Level.UNKNOWN, text, None)
 
 
-def _call(address: QueueAddress, workload: bytes, deadline: float) -> bytes:
+def _call(address: QueueAddress, workload: bytes, tls: Tls | None, deadline: float) -> bytes:
     """Submit a foreground job and return its result. ControlError where there is none in time.
 
     Without a unique: gearmand would make one job of ours and that of a check that nobody waits for
@@ -219,7 +239,7 @@ def _call(address: QueueAddress, workload: bytes, deadline: float) -> bytes:
     client.submit(None, address.queue.encode(), b"", workload)
     end = time.monotonic() + deadline
     try:
-        with connect(address.server) as sock:
+        with connect(address.server, tls) as sock:
             while True:
                 sock.settimeout(max(end - time.monotonic(), 0.001))
                 if client.outbox.size:

@@ -4,6 +4,7 @@ Keeps the counters, which outlive a forward's restart. Knows no signal, no file 
 what it is told to do it does without asking why.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -18,10 +19,13 @@ from gevproxy.backoff import Backoff
 from gevproxy.config import Config, ForwardConfig
 from gevproxy.errors import ConfigError, Problem
 from gevproxy.forward import Forward
+from gevproxy.gearman import Server
+from gevproxy.gearman.tls import Tls
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog
 from gevproxy.stages import Pipeline
-from gevproxy.status import Counters, Status
+from gevproxy.status import Counters, ServerStatus, Status
+from gevproxy.tls_files import read_tls
 
 LAST_BYTES: Final = 5.0
 """Seconds that a stop waits for the last completions to arrive, after the drain."""
@@ -38,10 +42,11 @@ _POLL: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A configuration with everything that it names read: keys and callbacks."""
+    """A configuration with everything that it names read: keys, callbacks and certificates."""
 
     config: Config
     pipelines: Mapping[str, Pipeline | None]
+    tls: Mapping[Server, Tls]
 
 
 def make_plan(
@@ -49,10 +54,12 @@ def make_plan(
     environ: Mapping[str, str],
     on_slow: Callable[[str, float], None] | None = None,
     place: memoryview | None = None,
+    before: Plan | None = None,
 ) -> Plan:
-    """Read the keys and callbacks of every forward. ConfigError with all problems.
+    """Read all that a configuration names. ConfigError with all problems.
 
-    Stages note in `place` that they run.
+    Stages note in `place` that they run. What has not changed of the TLS of the plan before is
+    taken over, and with it the forwards.
     """
     pipelines: dict[str, Pipeline | None] = {}
     problems: list[Problem] = []
@@ -63,9 +70,32 @@ def make_plan(
             )
         except ConfigError as error:
             problems += [replace(p, file=forward.file, line=forward.line) for p in error.problems]
+    tls: Mapping[Server, Tls] = {}
+    try:
+        tls = read_tls(config.servers, before.tls if before else None)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(tuple(problems))
-    return Plan(config, pipelines)
+    return Plan(config, pipelines, tls)
+
+
+def _tls_of(forward: ForwardConfig, plan: Plan) -> tuple[Tls | None, Tls | None]:
+    """Return how a forward speaks TLS with its source and its target; None is plain text."""
+    return plan.tls.get(forward.source.server), plan.tls.get(forward.target.server)
+
+
+def _server_status(server: Server, tls: Tls, now: float) -> ServerStatus:
+    def days(expires: float | None) -> float | None:
+        # Rounded down: what has expired is below 0.
+        return None if expires is None else math.floor((expires - now) / 864) / 100
+
+    return ServerStatus(
+        address=str(server),
+        certificate_days=days(tls.expires),
+        ca_days=days(tls.ca_expires),
+        peer_days=days(tls.peer_expires),
+    )
 
 
 @dataclass(slots=True)
@@ -111,7 +141,8 @@ class Supervisor:
         """Go over to a new plan by difference. Does not wait.
 
         Forwards that did not change keep sockets, window and counters. A changed one drains and
-        starts anew with its counters; so does every one where `max_packet` changed.
+        starts anew with its counters; so does every one where `max_packet` changed, and each whose
+        source or target has other certificates: what is under way ends on the old connections.
         """
         changes = Changes()
         config = plan.config
@@ -120,7 +151,8 @@ class Supervisor:
         self._plan = plan
         for key, forward in self._forwards.items():
             new = wanted.get(key)
-            if new is not None and same_limits and forward.adopt(new, plan.pipelines[key]):
+            same = new is not None and same_limits and forward.tls == _tls_of(new, plan)
+            if new is not None and same and forward.adopt(new, plan.pipelines[key]):
                 continue
             (changes.changed if new else changes.removed).append(key)
             if not forward.stopping:
@@ -202,6 +234,9 @@ class Supervisor:
             version=__version__,
             uptime=self._clock() - self._started_at,
             forwards=tuple(forward.status() for forward in self._forwards.values()),
+            servers=tuple(
+                _server_status(server, tls, time.time()) for server, tls in self._plan.tls.items()
+            ),
         )
 
     def log_status(self) -> None:
@@ -218,6 +253,7 @@ class Supervisor:
             self._counters[config.key],
             self._log,
             pipeline=self._plan.pipelines[config.key],
+            tls=_tls_of(config, self._plan),
             letterbox=self._letterbox,
             max_packet=self._plan.config.max_packet,
             on_crash=self._on_crash,

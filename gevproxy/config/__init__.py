@@ -16,6 +16,7 @@ from gevproxy.config.model import (
     Rewrite,
     SetField,
     Substitute,
+    TlsConfig,
     UniquePolicy,
 )
 from gevproxy.config.schema import schema_text
@@ -31,6 +32,7 @@ __all__ = [
     "Rewrite",
     "SetField",
     "Substitute",
+    "TlsConfig",
     "UniquePolicy",
     "load",
     "parse_address",

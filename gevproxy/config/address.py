@@ -15,6 +15,9 @@ MAX_QUEUE = 512
 MAX_HOST = 253
 """Characters; the DNS knows no longer names."""
 
+MAX_LABEL = 63
+"""Characters between two dots of a name; the DNS knows no longer ones."""
+
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 _DIGITS = re.compile(r"[0-9]+")
 
@@ -26,11 +29,26 @@ def parse_address(text: str) -> QueueAddress:
     in. Raises ValueError with a sentence for the person who wrote it.
     """
     place, slash, queue = text.partition("/")
-    host, port = _split_place(place)
-    server = Server(_host(host), _port(port))
+    server = parse_server(place)
     if not slash:
         raise ValueError(f'{_quoted(text)} names no queue: write "host:port/queue"')
     return QueueAddress(server, _queue(queue))
+
+
+def parse_server(text: str) -> Server:
+    """Read "host:port"; the port may be missing. ValueError as `parse_address`."""
+    if "/" in text:
+        raise ValueError(f'{_quoted(text)} names a queue: a server is "host:port" alone')
+    host, port = _split_place(text)
+    return Server(_host(host), _port(port))
+
+
+def parse_host(text: str) -> str:
+    """Read a host's name or address, IPv6 without brackets. ValueError as `parse_address`."""
+    host = _host(f"[{text}]" if ":" in text else text)
+    if any(not 0 < len(label) <= MAX_LABEL for label in host.removesuffix(".").split(".")):
+        raise ValueError(f"{_quoted(text)} is no host name")
+    return host
 
 
 def _split_place(place: str) -> tuple[str, str | None]:

@@ -7,8 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gevproxy.config.checks import ASYNC_ONLY, SYNC_ONLY, anchored_key, elements, is_async
-from gevproxy.config.merge import Merged, Queue
+from gevproxy.config.address import parse_host
+from gevproxy.config.checks import (
+    ASYNC_ONLY,
+    SYNC_ONLY,
+    anchored_key,
+    elements,
+    is_async,
+    parse_pin,
+)
+from gevproxy.config.merge import Merged, Queue, ServerEntry
 from gevproxy.config.model import (
     ALL_WINDOWS_BYTES,
     DEFAULT_WINDOW_BYTES,
@@ -20,6 +28,7 @@ from gevproxy.config.model import (
     Rewrite,
     SetField,
     Substitute,
+    TlsConfig,
     UniquePolicy,
 )
 from gevproxy.config.schema import NOTES
@@ -42,6 +51,7 @@ def build(merged: Merged, environ: Mapping[str, str]) -> Config:
         forwards=tuple(
             _forward(queue, merged.defaults, window_bytes) for queue in merged.queues.values()
         ),
+        servers={server: _tls(entry) for server, entry in merged.servers.items()},
         status_queue=merged.status_queue,
         **{"dead_letters": _default_dead_letters(environ)} | given,
     )
@@ -63,6 +73,16 @@ def _forward(queue: Queue, defaults: Mapping[str, Node], window_bytes: int) -> F
     place = queue.node.problem("")
     return ForwardConfig(
         source=queue.source, target=queue.target, file=place.file, line=place.line, **fields
+    )
+
+
+def _tls(entry: ServerEntry) -> TlsConfig:
+    place = entry.tls_node.problem("")
+    return TlsConfig(
+        file=place.file,
+        pointer=place.pointer,
+        lines={name: node.problem("").line for name, node in entry.tls.items()} | {"": place.line},
+        **{_TLS[name][0]: _TLS[name][1](node) for name, node in entry.tls.items()},
     )
 
 
@@ -125,6 +145,19 @@ def _data_callback(node: Node) -> str | None:
     place, _, function = node.value.rpartition(":")
     return f"{node.path(place)}:{function}" if place.endswith(".py") else node.value
 
+
+def _path(node: Node) -> Path | None:
+    return None if node.value is None else node.path(node.value)
+
+
+_TLS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
+    "ca": ("ca", _path),
+    "cert": ("cert", _path),
+    "key": ("key", _path),
+    "server_name": ("server_name", lambda node: node.value and parse_host(node.value)),
+    "pin_sha256": ("pins", lambda node: frozenset(parse_pin(pin.value) for pin in elements(node))),
+}
+"""Each option of a server's TLS, its field in TlsConfig, and how that is made."""
 
 _SETTINGS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
     "status/critical_after": ("status_critical_after", _seconds),

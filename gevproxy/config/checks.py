@@ -1,15 +1,20 @@
 """What a schema cannot say: circles, options on the wrong kind of forward, files, patterns.
 
 Everything is looked at and every problem found; nothing is changed. Key files are opened to see
-that they can be, and what is in them is forgotten; callbacks are not imported.
+that they can be, and what is in them is forgotten; callbacks are not imported, certificates not
+opened.
 """
 
+import base64
+import binascii
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gevproxy.config.address import parse_host
 from gevproxy.config.keys import FILE, resolve_key
-from gevproxy.config.merge import Merged, Queue
+from gevproxy.config.merge import Merged, Queue, ServerEntry
 from gevproxy.config.model import QueueAddress
 from gevproxy.config.schema import NOTES
 from gevproxy.config.source import Node
@@ -30,6 +35,9 @@ ASYNC_ONLY: Mapping[str, str] = {
 }
 """Options of asynchronous forwards, and why a synchronous one has no use for them."""
 
+_SHA256, _HEX = 32, 64
+"""Bytes of a SHA-256 sum, and how many hexadecimal digits that is."""
+
 # Python's names, and names with dots.
 _NAME = re.compile(r"[^\W\d]\w*")
 _MODULE = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})*")
@@ -45,6 +53,9 @@ def logical_problems(merged: Merged, environ: Mapping[str, str]) -> Iterator[Pro
             yield from _misfits(queue, merged.defaults)
         yield from _values(queue.options, environ)
     yield from _values(merged.defaults, environ)
+    yield from _unused_servers(merged)
+    for entry in merged.servers.values():
+        yield from _tls(entry)
 
 
 def is_async(queue: Queue, defaults: Mapping[str, Node]) -> bool:
@@ -95,6 +106,61 @@ def _circle(merged: Merged, circle: list[QueueAddress]) -> Problem:
         return node.problem("this forwards a queue onto itself")
     names = " -> ".join(str(address) for address in [*circle, circle[0]])
     return node.problem(f"these forwards are a circle, jobs would never leave it: {names}")
+
+
+def _unused_servers(merged: Merged) -> Iterator[Problem]:
+    """Check that every server is used as it is written.
+
+    One that is not is mostly a slip, and the forward that was meant would speak plain text.
+    """
+    if not merged.whole or merged.problems:
+        return  # what is missing may be what uses it
+    queues = merged.queues.values()
+    used = {
+        address.server
+        for queue in queues
+        for address in (queue.source, queue.target or queue.source)
+    }
+    if merged.status_queue is not None:
+        used.add(merged.status_queue.server)
+    for server in merged.servers.keys() - used:
+        names = map(str, used - merged.servers.keys())
+        near = difflib.get_close_matches(str(server), names, n=1, cutoff=0.75)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        yield merged.servers[server].node.problem(
+            f"no forward uses the server {server}: write it as the forwards do{hint}"
+        )
+
+
+def _tls(entry: ServerEntry) -> Iterator[Problem]:
+    options = {name: node for name, node in entry.tls.items() if node.value is not None}
+    for one, other in (("cert", "key"), ("key", "cert")):
+        if one in options and other not in options:
+            yield options[one].problem(f'"{one}" needs "{other}" beside it')
+    if name := options.get("server_name"):
+        try:
+            parse_host(name.value)
+        except ValueError as error:
+            yield name.problem(str(error))
+    for pin in elements(options["pin_sha256"]) if "pin_sha256" in options else ():
+        try:
+            parse_pin(pin.value)
+        except ValueError as error:
+            yield pin.problem(str(error))
+
+
+def parse_pin(text: str) -> bytes:
+    """Read a SHA-256 sum, in base64 as curl's or in hexadecimal as openssl's. ValueError."""
+    text = text.removeprefix("sha256//").strip()
+    try:
+        pin = (
+            binascii.unhexlify(text) if len(text) == _HEX else base64.b64decode(text, validate=True)
+        )
+    except ValueError:
+        pin = b""
+    if len(pin) != _SHA256:
+        raise ValueError("this is no SHA-256 sum: 44 characters of base64 or 64 hexadecimal digits")
+    return pin
 
 
 def _misfits(queue: Queue, defaults: Mapping[str, Node]) -> Iterator[Problem]:

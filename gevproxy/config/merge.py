@@ -1,4 +1,4 @@
-"""Several documents become one: every setting once, every queue once.
+"""Several documents become one: every setting once, every queue and every server once.
 
 Works on documents that may have schema problems: what is faulty is left out, so that everything
 else can still be checked. Nothing here is filled in or judged beyond "said twice" and addresses.
@@ -7,11 +7,12 @@ else can still be checked. Nothing here is filled in or judged beyond "said twic
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gevproxy.config.address import parse_address
+from gevproxy.config.address import parse_address, parse_server
 from gevproxy.config.model import QueueAddress
 from gevproxy.config.schema import NOTES
 from gevproxy.config.source import Document, Node
 from gevproxy.errors import Problem
+from gevproxy.gearman.job import Server
 
 _GROUPS = ("defaults", "status")
 """Objects whose members are settings of their own: two files may each give some of them."""
@@ -30,6 +31,15 @@ class Queue:
     options: dict[str, Node]
 
 
+@dataclass(frozen=True, slots=True)
+class ServerEntry:
+    """A server as written; `tls` are the options of its `tls_node`, without faulty ones."""
+
+    node: Node
+    tls_node: Node
+    tls: dict[str, Node]
+
+
 @dataclass(slots=True)
 class Merged:
     """All documents in one; `problems` are those of the merging.
@@ -44,6 +54,7 @@ class Merged:
     settings: dict[str, Node] = field(default_factory=dict)
     queues: dict[QueueAddress, Queue] = field(default_factory=dict)
     queues_named: int = 0
+    servers: dict[Server, ServerEntry] = field(default_factory=dict)
     status_queue: QueueAddress | None = None
     problems: list[Problem] = field(default_factory=list)
 
@@ -82,6 +93,9 @@ class _Merger:
             if name == "queues":
                 for address, queue in _members(node):
                     self.queue(address, queue)
+            elif name == "servers":
+                for address, server in _members(node):
+                    self.server(address, server)
             elif name in _GROUPS:
                 for option, member in _members(node):
                     self.setting(f"{name}/{option}", member)
@@ -117,6 +131,24 @@ class _Merger:
         if first.node is not node:
             self.merged.problems.append(
                 node.problem(f"the queue {source} is named twice: it stands in {first.node} too")
+            )
+
+    def server(self, text: str, node: Node) -> None:
+        """Take in a server, once, as far as it can be understood."""
+        try:
+            address = parse_server(text)
+        except ValueError as error:
+            self.merged.problems.append(node.problem(str(error)))
+            return
+        tls = dict(_members(node)).get("tls")
+        if tls is None:
+            return
+        options = {name: opt for name, opt in _members(tls) if not self.is_faulty(opt)}
+        entry = ServerEntry(node, tls, options)
+        first = self.merged.servers.setdefault(address, entry)
+        if first is not entry:
+            self.merged.problems.append(
+                node.problem(f"the server {address} is named twice: it stands in {first.node} too")
             )
 
     def address(self, node: Node, text: str) -> QueueAddress | None:

@@ -5,6 +5,7 @@ written (`file:PATH`, `credential:NAME`, a password) and never shown by repr().
 Nothing here reads a file, looks at the environment or knows JSON.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -82,6 +83,24 @@ Rewrite = Substitute | SetField
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """How to speak TLS with a server, as it is written; what is in the files is not known here.
+
+    Without `ca` the system's certificate authorities are trusted; `cert` and `key` come together.
+    `pins` are SHA-256 sums of public keys. `file`, `pointer` and `lines` are where it is written.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+    pins: frozenset[bytes] = frozenset()
+    file: str = field(default="", compare=False)
+    pointer: str = field(default="", compare=False)
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardConfig:
     """One forward, with every default filled in.
 
@@ -122,10 +141,11 @@ class Config:
     """A whole configuration. Times are seconds, sizes bytes.
 
     `dead_letters` is None only where neither the configuration nor the environment names a folder.
-    `log_file` is "stderr", "stdout" or a path.
+    `log_file` is "stderr", "stdout" or a path. A server that is not in `servers` speaks plain text.
     """
 
     forwards: tuple[ForwardConfig, ...]
+    servers: Mapping[Server, TlsConfig] = field(default_factory=dict)
     status_queue: QueueAddress | None = None
     status_critical_after: float = 300.0
     dead_letters: Path | None = None

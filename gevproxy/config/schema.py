@@ -143,6 +143,7 @@ _WORDS: dict[str, Callable[[_Fault], str]] = {
     "exclusiveMinimum": lambda fault: f"must be more than {fault.wanted}",
     "maximum": lambda fault: f"must be {fault.wanted} or less",
     "minLength": lambda _: "must not be empty",
+    "minItems": lambda _: "must not be empty",
 }
 
 

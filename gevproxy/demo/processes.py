@@ -181,7 +181,7 @@ def _gearmand_at(port: int, pid: int) -> Server | None:
     """Return the address when it is our gearmand that answers there, not a faster stranger."""
     server = Server(LOOPBACK, port)
     try:
-        with connect(server) as sock:
+        with connect(server, None) as sock:
             sock.settimeout(1.0)
             sock.sendall(b"getpid\n")
             return server if sock.recv(64) == f"OK {pid}\n".encode() else None

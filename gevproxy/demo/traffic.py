@@ -161,7 +161,7 @@ class Traffic:
 
         over = partial(self._on_over, server)
         events = LinkEvents[P](lambda _: on_up(), on_events, over, over)
-        return Link(server, lambda: peer, events, linger=_LINGER)
+        return Link(server, lambda: peer, events, tls=None, linger=_LINGER)
 
     def _flush(self) -> None:
         for link in (self._answers_link, *self._links):

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import ipaddress
 import socket
+import ssl
 import struct
 import termios
 import threading
@@ -19,9 +20,14 @@ from typing import Final, Generic, TypeVar
 from gevproxy.errors import LinkError
 from gevproxy.gearman.job import Server
 from gevproxy.gearman.peer import Peer
+from gevproxy.gearman.tls import Tls, TlsSocket, reason_of_tls
 
 CONNECT_DEADLINE: Final = 5.0
-"""Seconds for each address of a server."""
+"""Seconds for each address of a server; the TLS handshake gets what is left of them."""
+
+LEAST_HANDSHAKE: Final = 2.0
+"""Seconds that a TLS handshake gets at least, where a dead address of a name has used up the rest.
+"""
 
 PING_AFTER: Final = 5.0
 """Seconds without a received byte until we ask for a sign of life."""
@@ -37,10 +43,13 @@ _RECEIVE: Final = 256 * 1024
 
 Clock = Callable[[], float]
 P = TypeVar("P", bound=Peer)
+Transport = socket.socket | TlsSocket
 
 
 def reason_of(error: OSError) -> str:
     """Say in a few words what an OSError means for a connection."""
+    if isinstance(error, ssl.SSLError):
+        return reason_of_tls(error)
     if isinstance(error, ConnectionRefusedError):
         return "refused"
     if isinstance(error, ConnectionResetError | BrokenPipeError):
@@ -76,8 +85,12 @@ def _open(server: Server) -> socket.socket:
     return sock
 
 
-def connect(server: Server) -> socket.socket:
-    """Connect to a server. LinkError with the reason where that fails."""
+def connect(server: Server, tls: Tls | None) -> Transport:
+    """Connect to a server. LinkError with the reason where that fails.
+
+    With `tls` the result speaks TLS with a verified peer; nothing has been sent in plain text.
+    """
+    begun = time.monotonic()
     try:
         sock = _open(server)
     except OSError as error:
@@ -90,7 +103,24 @@ def connect(server: Server) -> socket.socket:
         raise LinkError("refused")
     sock.settimeout(None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    if tls is None:
+        return sock
+    left = CONNECT_DEADLINE - (time.monotonic() - begun)
+    return _secure(sock, tls, server.host, max(left, LEAST_HANDSHAKE))
+
+
+def _secure(sock: socket.socket, tls: Tls, host: str, seconds: float) -> TlsSocket:
+    """Put TLS on a connected socket, which is closed where that fails."""
+    try:
+        secured = TlsSocket(sock, tls, host)
+        secured.handshake(seconds)
+    except OSError as error:
+        sock.close()
+        raise LinkError(reason_of(error)) from error
+    except BaseException:  # LinkError, or our greenlet is killed
+        sock.close()
+        raise
+    return secured
 
 
 class Life:
@@ -149,12 +179,13 @@ class Connection(Generic[P]):
     seconds. Neither `end` nor `abort` blocks its caller.
     """
 
-    def __init__(self, sock: socket.socket, peer: P, clock: Clock) -> None:
+    def __init__(self, sock: Transport, peer: P, clock: Clock) -> None:
         self.peer = peer
         self._sock = sock
         self._clock = clock
         self._life = Life(clock())
         self._sent = 0  # bytes given to the kernel
+        self._heard = 0  # bytes of TLS that had come by the last tick
         self._wake = threading.Event()  # the writer has something to do
         self._may_read = threading.Event()
         self._may_read.set()
@@ -181,7 +212,9 @@ class Connection(Generic[P]):
                 # A reader that always finds data would starve every timer.
                 time.sleep(0)
         except OSError as error:
-            return self._broken or reason_of(error)
+            # An alert of TLS says why; that we could not send any more after it does not.
+            alert = self._sock.last_words() if isinstance(self._sock, TlsSocket) else ""
+            return alert or self._broken or reason_of(error)
         finally:
             self.abort()
             self._sock.close()
@@ -231,16 +264,30 @@ class Connection(Generic[P]):
     def tick(self, now: float) -> bool:
         """Ping where it is time; return False where the peer counts as silent."""
         peer, life = self.peer, self._life
+        queued, sent = peer.outbox.total, self._sent
+        if isinstance(self._sock, TlsSocket):
+            queued, sent = self._on_the_wire(self._sock, now)
         life.tick(
             now,
-            queued=peer.outbox.total,
-            acknowledged=self._sent - self._unacknowledged(),
+            queued=queued,
+            acknowledged=sent - self._unacknowledged(),
             reading=self._may_read.is_set(),
         )
         if life.wants_ping(now):
             peer.ping()
             self.flush()
         return not life.is_silent(now)
+
+    def _on_the_wire(self, sock: TlsSocket, now: float) -> tuple[int, int]:
+        """Return the bytes ever queued and ever sent as TLS makes them, which the kernel counts.
+
+        On a thin link a record is under way for seconds until `recv` has something to give: its
+        bytes are life as well.
+        """
+        if sock.received != self._heard:
+            self._heard = sock.received
+            self._life.received(now)
+        return sock.made + self.peer.outbox.total - sock.taken, sock.sent
 
     def _unacknowledged(self) -> int:
         """Return the bytes in the kernel's send queue (SIOCOUTQ, tcp(7))."""

@@ -14,6 +14,7 @@ from gevproxy.backoff import Backoff
 from gevproxy.errors import GearmanError, LinkError
 from gevproxy.gearman.connection import Clock, Connection, P, connect
 from gevproxy.gearman.job import Server
+from gevproxy.gearman.tls import Tls
 
 Spawn = Callable[..., object]
 
@@ -45,7 +46,7 @@ class LinkEvents(NamedTuple, Generic[P]):
 
 
 class Link(Generic[P]):
-    """Keeps a connection to one server while it is wanted.
+    """Keeps a connection to one server while it is wanted, with TLS where it is given.
 
     `reason` says in words why there is none, "" while there is one. An ended connection goes its
     way out beside the next: a source that fell silent still needs our FIN when the path is back.
@@ -61,6 +62,7 @@ class Link(Generic[P]):
         make_peer: Callable[[], P],
         events: LinkEvents[P],
         *,
+        tls: Tls | None,
         linger: float,
         discard: bool = False,
         most_unread: int | None = None,
@@ -72,6 +74,7 @@ class Link(Generic[P]):
         self.reason = "connecting"
         self._make_peer = make_peer
         self._events = events
+        self._tls = tls
         self._linger = linger
         self._discard = discard
         self._most_unread = most_unread
@@ -161,7 +164,7 @@ class Link(Generic[P]):
             if attempt != self._attempt:
                 return
             try:
-                sock = connect(self.server)
+                sock = connect(self.server, self._tls)
             except LinkError as error:
                 if attempt == self._attempt:
                     self.reason = str(error)

@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 def everything(folder: Path, deadline: float = 10.0) -> Result:
     """Replay all letters of a folder."""
-    return replay(DeadLetters(folder), lambda _: True, deadline=deadline)
+    return replay(DeadLetters(folder), lambda _: True, {}, deadline=deadline)
 
 
 # What is replayed, and what goes.

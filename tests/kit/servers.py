@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.kit.admin import Admin
+from tests.kit.certificates import Pair
 from tests.kit.eventually import eventually
 from tests.kit.network import Namespace
 from tests.kit.ports import Connect, free_port, loopback
@@ -208,3 +210,52 @@ class Geard(Server):
         assert self.process.stdout is not None
         if not self.process.stdout.readline():
             raise PortTaken
+
+
+class Stunnel(Server):
+    """stunnel: TLS on its port, plain text to the port of a job server behind it.
+
+    `authority` is the file of those whose client certificates it demands; `options` are further
+    lines of its configuration.
+    """
+
+    def __init__(
+        self, behind: int, pair: Pair, authority: Path | None = None, *options: str
+    ) -> None:
+        super().__init__()
+        self.behind = behind
+        self.pair = pair
+        self.authority = authority
+        self.options = options
+
+    def _launch(self, port: int) -> None:
+        verify = ["verifyChain = yes", f"CAfile = {self.authority}"] if self.authority else []
+        lines = [
+            "foreground = yes",
+            f"output = {self.log}",
+            "debug = info",
+            "pid =",
+            "[gearman]",
+            f"accept = 127.0.0.1:{port}",
+            f"connect = 127.0.0.1:{self.behind}",
+            f"cert = {self.pair.cert}",
+            f"key = {self.pair.key}",
+            *verify,
+            *self.options,
+        ]
+        settings = self.folder / "stunnel.conf"
+        settings.write_text("\n".join(lines) + "\n")
+        with (self.folder / "output").open("ab") as output:
+            command = ["stunnel4", str(settings)]
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+        eventually(lambda: self._listens(port), START_DEADLINE, what="a port of stunnel")
+
+    def _listens(self, port: int) -> bool:
+        """Say whether it takes connections yet; that it has ended means a taken port."""
+        if self.process is None or self.process.poll() is not None:
+            raise PortTaken
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        return True

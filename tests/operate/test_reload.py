@@ -10,7 +10,7 @@ from typing import Any
 from tests.kit.eventually import eventually
 from tests.kit.peers import Consumer, Job, Producer, numbered, submit
 from tests.kit.relay import Record, Relay, config
-from tests.kit.servers import Gearmand
+from tests.kit.servers import Gearmand, Server
 from tests.relay.ledger import Ledger
 
 RELOADS = 200
@@ -27,7 +27,7 @@ def settings(source: Gearmand, target: Gearmand, window: int = 1000, **more: Any
     return config(queues)
 
 
-def ports(relay: Relay, server: Gearmand) -> set[str]:
+def ports(relay: Relay, server: Server) -> set[str]:
     """Return the relay's own ports on its connections to a server, as `ss` sees them."""
     output = subprocess.run(
         ["ss", "-Htnp", "state", "established", f"dport = :{server.port}"],

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from gevproxy.config import ForwardConfig, load, parse_address, schema_text
-from gevproxy.config.build import _OPTIONS, _SETTINGS
+from gevproxy.config import ForwardConfig, TlsConfig, load, parse_address, schema_text
+from gevproxy.config.build import _OPTIONS, _SETTINGS, _TLS
 from gevproxy.config.checks import ASYNC_ONLY, SYNC_ONLY
 from gevproxy.config.schema import NOTES, option_names
 
@@ -17,7 +17,9 @@ SCHEMA: dict[str, Any] = json.loads(schema_text())
 DEFINITIONS: dict[str, Any] = SCHEMA["$defs"]
 
 # What has no constant default: it must be given, or follows from other things.
-WITHOUT_DEFAULT = {"queues", "remote_queue", "dead_letters", "expect", "pattern", "replace", "set"}
+WITHOUT_DEFAULT = {
+    *("queues", "remote_queue", "dead_letters", "expect", "pattern", "replace", "set", "tls")
+}
 
 SOURCE, TARGET = "127.0.0.1:4730/a", "127.0.0.1:4730/b"
 
@@ -87,8 +89,10 @@ def test_the_program_knows_the_options_of_the_schema_and_no_others() -> None:
     assert {groups.get(name, name) for name in _SETTINGS} == top - {
         "queues",
         "defaults",
+        "servers",
         "status_queue",
     }
+    assert set(_TLS) == set(DEFINITIONS["tls"]["properties"]) - NOTES
     assert set(_OPTIONS) == queue - {"remote_queue"}
     assert set(DEFINITIONS["forward"]["properties"]) - {"remote_queue"} == set(
         SCHEMA["properties"]["defaults"]["properties"]
@@ -124,8 +128,19 @@ def test_a_settings_default_is_what_happens_without_it(tmp_path: Path) -> None:
     }
     critical_after = SCHEMA["properties"]["status"]["properties"]["critical_after"]["default"]
     defaults["status"] = {"critical_after": critical_after}
-    assert len(defaults) == 7
+    assert len(defaults) == 8
     assert loaded(tmp_path, {}, **defaults) == loaded(tmp_path, {})
+
+
+@pytest.mark.parametrize("name", _TLS)
+def test_a_tls_options_default_is_what_happens_without_it(tmp_path: Path, name: str) -> None:
+    def servers(tls: dict[str, Any]) -> dict[str, Any]:
+        return {"127.0.0.1:4730": {"tls": tls}}
+
+    default = {name: DEFINITIONS[name]["default"]}
+    without = loaded(tmp_path, {}, servers=servers({}))
+    assert loaded(tmp_path, {}, servers=servers(default)) == without
+    assert list(without.servers.values()) == [TlsConfig()]
 
 
 def test_the_patterns_for_editors_take_what_the_program_takes() -> None:

@@ -1,0 +1,1 @@
+"""TLS: every fault of certificates, nothing lost, nothing in plain text."""
