@@ -11,6 +11,7 @@ import pytest
 from tests.demo.kit import WITHOUT_GEAR, Demo
 
 NOWHERE = "/nonexistent"  # a PATH without gearmand
+CHILDREN = 4  # two job servers, the relay and the process that watches its loop
 ENDLESS = "10000000"  # jobs that last until something happens
 
 
@@ -40,7 +41,7 @@ def test_every_result_comes_back(tmp_path: Path, server: str, path: str) -> None
 def test_ends_all_when_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     with Demo(tmp_path, "--jobs", ENDLESS, path=NOWHERE) as demo:
         demo.wait_for("are submitted at A")
-        assert len(demo.children()) == 3
+        assert len(demo.children()) == CHILDREN
         demo.process.send_signal(number)
         assert demo.wait() == 1
         assert "interrupted" in demo.text
@@ -49,7 +50,7 @@ def test_ends_all_when_interrupted(tmp_path: Path, number: signal.Signals) -> No
 def test_keeps_all_running_until_interrupted(tmp_path: Path) -> None:
     with Demo(tmp_path, "--jobs", "1", "--keep", path=NOWHERE) as demo:
         demo.wait_for("left running")
-        assert len(demo.children()) == 3
+        assert len(demo.children()) == CHILDREN
         [config] = demo.files.glob("*/gevproxy.json")
         assert config.read_text() in demo.text
         [relay] = demo.children("gevproxy run")
