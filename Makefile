@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3
 
-.PHONY: help setup demo test servers lint format wheel clean
+.PHONY: help setup demo test servers bench bench-plot lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/.dev ## make .venv with everything for development in it
 
@@ -19,13 +19,19 @@ demo: $(VENV)/.demo ## show the relay at work between two job servers on this ma
 	$(BIN)/gevproxy demo
 
 # Debian puts gearmand where only root looks by default.
-test servers: export PATH := $(PATH):/usr/sbin
+test servers bench: export PATH := $(PATH):/usr/sbin
 
 test: setup servers ## install what the tests need, then run all of them
 	$(BIN)/pytest -n 4 $(ARGS)
 
 servers: ## install by apt what the tests use and is missing: gearmand, iptables and the like
 	@which gearmand gearadmin gearman ip iptables ss openssl logrotate >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate; }
+
+bench: setup servers ## measure the relay against a bare one: about ten minutes; ARGS="--quick plain sync" less
+	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-plot: $(VENV)/.bench ## draw the long run in bench.json into docs: make bench ARGS="soak --soak 1800"
+	$(BIN)/python -m tests.bench.plot $(ARGS)
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
