@@ -6,7 +6,7 @@ Plain integers on purpose: several are raised for every job. Nothing here knows 
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Final
 
@@ -64,7 +64,11 @@ class Counters:
 
     def as_dict(self) -> dict[str, int]:
         """Return all counters by name."""
-        return asdict(self)
+        # asdict would copy every number deeply, for every forward in every second.
+        return {name: getattr(self, name) for name in _NAMES}
+
+
+_NAMES: Final = tuple(field.name for field in fields(Counters))
 
 
 LATENCY_BOUNDS: Final = tuple(0.0001 * 1.25**n for n in range(72))
@@ -86,7 +90,7 @@ class Latency:
 
     def __init__(self, now: float) -> None:
         self._current = [0] * (len(LATENCY_BOUNDS) + 1)
-        self._past: deque[list[int]] = deque(maxlen=_SLOTS - 1)
+        self._past: deque[list[int]] = deque(maxlen=_SLOTS - 1)  # [] for a slot without a job
         self._next = now + _SLOT
 
     def record(self, seconds: float, jobs: int = 1) -> None:
@@ -96,16 +100,17 @@ class Latency:
     def tick(self, now: float) -> None:
         """Let what is older than a minute go."""
         while now >= self._next:
-            self._past.append(self._current)
+            self._past.append(self._current if any(self._current) else [])
             self._current = [0] * (len(LATENCY_BOUNDS) + 1)
             self._next += _SLOT
 
     def quantile(self, share: float) -> float | None:
         """Return the seconds within which that share of the jobs was done; None without jobs."""
-        counts = [sum(column) for column in zip(self._current, *self._past, strict=True)]
-        total = sum(counts)
-        if not total:
+        slots = [slot for slot in (self._current, *self._past) if any(slot)]
+        if not slots:
             return None
+        counts = [sum(column) for column in zip(*slots, strict=True)]
+        total = sum(counts)
         seen = 0
         for bound, count in zip((*LATENCY_BOUNDS, LATENCY_BOUNDS[-1]), counts, strict=True):
             seen += count
