@@ -10,11 +10,11 @@ FAULTS ?= 200
 SEED ?= 1
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3
 
-.PHONY: help setup demo test soak servers lint format wheel clean
+.PHONY: help setup demo test soak servers bench bench-plot lint format wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/.dev ## make .venv with everything for development in it
 
@@ -22,7 +22,7 @@ demo: $(VENV)/.demo ## show the relay at work between two job servers on this ma
 	$(BIN)/gevproxy demo
 
 # Debian puts gearmand where only root looks by default.
-test soak servers: export PATH := $(PATH):/usr/sbin
+test soak servers bench: export PATH := $(PATH):/usr/sbin
 
 test: setup servers ## install what the tests need, then run all of them
 	$(BIN)/pytest -n 4 $(ARGS)
@@ -32,6 +32,12 @@ soak: setup servers ## random faults while jobs flow: make soak JOBS=1000000 FAU
 
 servers: ## install by apt what the tests use and is missing: gearmand, stunnel, iptables and the like
 	@{ which gearmand gearadmin gearman ip iptables ss openssl logrotate stunnel4 && perl -MGearman::Client -e1; } >/dev/null 2>&1 || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate stunnel4 perl libgearman-client-perl; }
+
+bench: setup servers ## measure the relay against a bare one: about ten minutes; ARGS="--quick plain sync" less
+	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-plot: $(VENV)/.bench ## draw the long run in bench.json into docs: make bench ARGS="soak --soak 1800"
+	$(BIN)/python -m tests.bench.plot $(ARGS)
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -22,6 +22,7 @@ from gevent.pool import Group
 from gevproxy.config import ForwardConfig, OnDisconnect, UniquePolicy
 from gevproxy.errors import GearmanError, GevproxyError, PacketTooLarge, StageError
 from gevproxy.gearman import (
+    Assigned,
     Client,
     Confirmed,
     Handle,
@@ -135,6 +136,9 @@ class Forward:
 
         self._jobs = config.window if config.asynchronous else config.workers
         self._target_queue = config.target.queue.encode()
+        # No unique is passed on by a sync forward: a job whose client has gone is a zombie in
+        # gearmand, and a resubmit with its unique is answered JOB_CREATED and vanishes.
+        self._keeps_unique = config.asynchronous and config.unique is UniquePolicy.KEEP
         self._source = self._source_link(max_packet)
         self._target = self._target_link(max_packet)
 
@@ -317,14 +321,14 @@ class Forward:
             return  # what comes behind a job that blocks would meet the same fate
         if self._queue.full:
             if unsent and self._queue.probe(now):
-                self._send(client, unsent.popleft())
+                self._send(client, self._window.send(1))
             return
-        while unsent:
-            self._send(client, unsent.popleft())
+        if unsent:
+            self._send(client, self._window.send())
 
-    def _send(self, client: Client[Held], held: Held) -> None:
-        held.place = Place.SENT
-        client.submit(held, self._target_queue, held.unique, held.workload)
+    def _send(self, client: Client[Held], jobs: list[Held]) -> None:
+        uniques = [held.unique for held in jobs]
+        client.submit_all(jobs, self._target_queue, uniques, [held.workload for held in jobs])
 
     def _grab(self, worker: Worker, now: float) -> None:
         """Ask for as many jobs as there is room for (S3), or end a sleep (S4)."""
@@ -391,8 +395,8 @@ class Forward:
             return
         now = self._clock()
         for event in events:
-            if isinstance(event, Job):
-                self._take(worker, event, now)
+            if isinstance(event, Assigned):
+                self._take(worker, event.jobs, now)
             elif isinstance(event, Oversized):
                 self._pass_over(event, now)
             elif isinstance(event, ServerError):
@@ -405,8 +409,20 @@ class Forward:
                 self._log.sparse(Event.WAKEUP_LOST, "a job waited while we slept")
         self.settle()
 
-    def _take(self, worker: Worker, job: Job, now: float) -> None:
-        """Send a job through the stages and line it up."""
+    def _take(self, worker: Worker, jobs: list[Job], now: float) -> None:
+        """Send jobs through the stages and line them up."""
+        if self._pipeline is not None or self._refusals.closed:
+            for job in jobs:
+                self._take_one(worker, job, now)
+            return
+        self.counters.received += len(jobs)
+        self.counters.bytes_in += sum([len(job.workload) for job in jobs])
+        if self._keeps_unique:
+            self._window.hold([Held(job, job.unique, job.workload, now) for job in jobs])
+        else:
+            self._window.hold([Held(job, b"", job.workload, now) for job in jobs])
+
+    def _take_one(self, worker: Worker, job: Job, now: float) -> None:
         closed = self._refusals.closed
         outcome: Job | None = job
         refusal = ""
@@ -436,13 +452,8 @@ class Forward:
             worker.complete(job.handle)
             self.counters.dropped += 1
             return
-        # No unique is passed on by a sync forward: a job whose client has gone is a zombie in
-        # gearmand, and a resubmit with its unique is answered JOB_CREATED and vanishes.
-        keep = self.config.asynchronous and self.config.unique is UniquePolicy.KEEP
-        held = Held(job, outcome.unique if keep else b"", outcome.workload, now)
-        if self.config.timeout is not None:
-            held.deadline = now + self.config.timeout
-        self._window.hold(held)
+        unique = outcome.unique if self._keeps_unique else b""
+        self._window.hold([Held(job, unique, outcome.workload, now)])
 
     def _pass_over(self, oversized: Oversized, now: float) -> None:
         """Block for a job that was too large to be read; it is held without its payload."""
@@ -502,19 +513,18 @@ class Forward:
 
     def _on_confirmed(self, confirmed: Confirmed[Held], now: float) -> None:
         """Rows 8 and 9."""
-        held = confirmed.token
         self._queue.full = False
         if self._refusals.target_took():
             self._log.emit(Event.FORWARD_UNBLOCKED, "a job has passed")
         if not self.config.asynchronous:
-            self._running[confirmed.handle] = held
+            self._running.update(zip(confirmed.handles, confirmed.tokens, strict=True))
             return
-        if confirmed.coalesced:
-            self.counters.coalesced += 1
-        if self._window.settle(held) and self._worker is not None:
-            self._worker.complete(held.job.handle)
-            self.counters.confirmed += 1
-            self._report.passed(held, now)
+        self.counters.coalesced += confirmed.coalesced
+        ended = self._window.settle_all(confirmed.tokens)
+        if self._worker is not None:
+            self._worker.complete_all([held.job.handle for held in ended])
+            self.counters.confirmed += len(ended)
+            self._report.passed(ended, now)
 
     def _on_update(self, update: Update, now: float) -> None:
         """Row 10. A late reply finds nothing and is dropped."""
@@ -527,7 +537,7 @@ class Forward:
             del self._running[update.handle]
             if self._window.settle(held):
                 self.counters.answered += 1
-                self._report.passed(held, now)
+                self._report.passed([held], now)
 
     def _on_refused(self, held: Held, code: str, text: str) -> None:
         """Rows 11 to 13."""
@@ -623,13 +633,14 @@ class Forward:
         """Answer sync jobs whose time is up; forget what runs on for them at the target."""
         if self.config.timeout is None:
             return
+        begin = now - self.config.timeout
         for held in self._window:
-            if held.deadline is not None and now >= held.deadline:
+            if held.since <= begin:
                 self._fail(held)
                 self.counters.timeouts += 1
                 self._log.sparse(Event.JOB_TIMEOUT, "no answer in time", handle=held.job.handle)
         for handle, held in tuple(self._running.items()):
-            if held.deadline is not None and now >= held.deadline:
+            if held.since <= begin:
                 del self._running[handle]
                 self._window.settle(held)
 

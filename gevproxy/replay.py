@@ -139,8 +139,8 @@ class _Replay:
 
     def _book(self, answer: _Answer) -> None:
         if isinstance(answer, Confirmed):
-            self._confirmed.add(answer.token.offset)
-            self._result.replayed += 1
+            self._confirmed.update(token.offset for token in answer.tokens)
+            self._result.replayed += len(answer.tokens)
             self._result.coalesced += answer.coalesced
         else:
             self._result.refusals[f"{answer.code}: {answer.text}"] += 1
@@ -174,7 +174,10 @@ class _Source:
             if not data:
                 raise LinkError("closed by peer")
             for event in self._client.receive(data):
-                if isinstance(event, Confirmed | Refused):
+                if isinstance(event, Confirmed):
+                    self._bytes -= sum(token.size for token in event.tokens)
+                    yield event
+                elif isinstance(event, Refused):
                     self._bytes -= event.token.size
                     yield event
             if self._client.fault is not None:

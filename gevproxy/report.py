@@ -3,6 +3,7 @@
 It is told the facts and may not ask for any; it changes nothing about a job.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from logging import INFO
 
@@ -32,19 +33,21 @@ class Report:
         self._reasons: tuple[str, ...] | None = None  # as they were last written
         self._running_until = now
 
-    def passed(self, held: Held, now: float) -> None:
-        """Count a job that has reached its end at the target."""
-        self._meter.passed(now, held.since)
-        self._counters.bytes_out += len(held.workload)
+    def passed(self, jobs: Sequence[Held], now: float) -> None:
+        """Count jobs that have reached their end at the target."""
+        if not jobs:
+            return
+        self._meter.passed(now, [held.since for held in jobs])
+        self._counters.bytes_out += sum([len(held.workload) for held in jobs])
         if self._log.debugging:
-            job = held.job
-            self._log.emit(
-                Event.JOB_PASSED,
-                "passed",
-                handle=job.handle,
-                unique=job.unique,
-                bytes=len(job.workload),
-            )
+            for job in [held.job for held in jobs]:
+                self._log.emit(
+                    Event.JOB_PASSED,
+                    "passed",
+                    handle=job.handle,
+                    unique=job.unique,
+                    bytes=len(job.workload),
+                )
 
     def tick(self, moment: Moment) -> None:
         """Check the accounting, and write the state where it has changed."""

@@ -23,7 +23,7 @@ from gevent.pool import Group
 from gevproxy.backoff import Backoff
 from gevproxy.config import QueueAddress
 from gevproxy.errors import GearmanError
-from gevproxy.gearman import Job, Link, LinkEvents, ServerError, Worker
+from gevproxy.gearman import Assigned, Link, LinkEvents, ServerError, Worker
 from gevproxy.gearman.tls import Tls
 from gevproxy.log import Event, EventLog
 
@@ -135,10 +135,11 @@ class Responder:
             return
         answers: dict[bytes, bytes] = {}  # of this batch: zombies all ask the same
         for event in events:
-            if isinstance(event, Job):
-                if event.workload not in answers:
-                    answers[event.workload] = self._answer_to(event.workload)
-                worker.complete(event.handle, answers[event.workload])
+            if isinstance(event, Assigned):
+                for job in event.jobs:
+                    if job.workload not in answers:
+                        answers[job.workload] = self._answer_to(job.workload)
+                    worker.complete(job.handle, answers[job.workload])
             elif isinstance(event, ServerError):
                 self._log.sparse(Event.STATUS_QUEUE_ERROR, f"{event.code}: {event.text}")
         self._settle(worker)

@@ -5,7 +5,9 @@ Plain integers on purpose: several are raised for every job. Nothing here knows 
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 
@@ -84,12 +86,12 @@ class Latency:
 
     def __init__(self, now: float) -> None:
         self._current = [0] * (len(LATENCY_BOUNDS) + 1)
-        self._past: deque[list[int]] = deque(maxlen=_SLOTS - 1)
+        self._past: deque[list[int]] = deque(maxlen=_SLOTS - 1)  # [] for a slot without a job
         self._next = now + _SLOT
 
-    def record(self, seconds: float) -> None:
-        """Count one job."""
-        self._current[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+    def record(self, seconds: float, jobs: int = 1) -> None:
+        """Count jobs that took so long."""
+        self._current[bisect_left(LATENCY_BOUNDS, seconds)] += jobs
 
     def tick(self, now: float) -> None:
         """Let what is older than a minute go."""
@@ -124,11 +126,13 @@ class Meter:
         self._passed = 0
         self._marks: deque[tuple[float, int]] = deque([(now, 0)], maxlen=11)
 
-    def passed(self, now: float, since: float) -> None:
-        """Count a job that was assigned at `since` and confirmed or answered now."""
-        self._passed += 1
+    def passed(self, now: float, since: Iterable[float]) -> None:
+        """Count jobs that are confirmed or answered now, by when each was assigned."""
         self.last_confirm = now
-        self.latency.record(now - since)
+        for start, alike in groupby(since):  # jobs that came together mostly go together
+            jobs = sum(1 for _ in alike)
+            self._passed += jobs
+            self.latency.record(now - start, jobs)
 
     def tick(self, now: float) -> None:
         """Once a second."""

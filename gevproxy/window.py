@@ -4,7 +4,7 @@ Bounded in jobs and bytes by its user. Knows no peer and no clock.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
@@ -22,28 +22,31 @@ class Place(Enum):
     PARKED = "parked"  # refused: it becomes a dead letter, or goes back to the source
 
 
+_UNSENT: Final = Place.UNSENT
+_SENT: Final = Place.SENT
+
+
 class Held:
     """A job from its assignment to its end, compared by identity.
 
     Identity and not the handle: handles start at 1 again when a gearmand restarts, and a confirm
     of an old job would complete a new one. `job` is the job as the source gave it, `unique` and
     `workload` what goes to the target; both payloads are kept and both count in `size`, as does
-    what Python needs for the rest. `since` is when it was assigned and `deadline` when a sync
-    job's time is up, on the forward's clock.
+    what Python needs for the rest. `since` is when it was assigned, on the forward's clock.
     """
 
-    __slots__ = ("deadline", "job", "place", "since", "size", "unique", "workload")
+    __slots__ = ("job", "place", "since", "size", "unique", "workload")
 
     def __init__(self, job: Job, unique: bytes, workload: bytes, since: float = 0.0) -> None:
         self.job = job
         self.unique = unique
         self.workload = workload
         self.since = since
-        self.deadline: float | None = None
-        self.place = Place.UNSENT
-        self.size = OVERHEAD + len(job.workload)
+        self.place = _UNSENT
+        size = len(workload)
         if workload is not job.workload:
-            self.size += len(workload)
+            size += len(job.workload)
+        self.size = OVERHEAD + size
 
 
 class Window:
@@ -69,11 +72,20 @@ class Window:
     def __iter__(self) -> Iterator[Held]:
         return iter(tuple(self._held))
 
-    def hold(self, held: Held) -> None:
-        """Take a job in, unsent."""
-        self._held[held] = None
-        self.unsent.append(held)
-        self.bytes += held.size
+    def hold(self, jobs: Sequence[Held]) -> None:
+        """Take jobs in, unsent."""
+        self._held.update(dict.fromkeys(jobs))
+        self.unsent.extend(jobs)
+        self.bytes += sum([held.size for held in jobs])
+
+    def send(self, most: int | None = None) -> list[Held]:
+        """Return what is unsent, all or `most` of it, which counts as sent from now on."""
+        unsent = self.unsent
+        count = len(unsent) if most is None else min(most, len(unsent))
+        jobs = [unsent.popleft() for _ in range(count)]
+        for held in jobs:
+            held.place = _SENT
+        return jobs
 
     def park(self, held: Held) -> None:
         """Take a job in, or keep it, without sending it (again)."""
@@ -89,6 +101,15 @@ class Window:
             del self._held[held]
             return True
         return False
+
+    def settle_all(self, jobs: Sequence[Held]) -> list[Held]:
+        """Let go of jobs that are sent; return those of them that are no tombstones."""
+        held = self._held
+        ended = [job for job in jobs if job in held]
+        for job in ended:
+            del held[job]
+        self.bytes -= sum([job.size for job in jobs])
+        return ended
 
     def drop(self, held: Held) -> None:
         """Let go of a job that is held; one that is under way leaves its tombstone."""

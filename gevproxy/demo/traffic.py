@@ -12,12 +12,22 @@ import base64
 import hashlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
 from gevproxy.errors import GearmanError
-from gevproxy.gearman import Client, Confirmed, Handle, Job, Link, LinkEvents, Server, Worker
+from gevproxy.gearman import (
+    Assigned,
+    Client,
+    Confirmed,
+    Handle,
+    Job,
+    Link,
+    LinkEvents,
+    Server,
+    Worker,
+)
 from gevproxy.gearman.connection import P
 from gevproxy.gearman.job import Priority
 
@@ -174,7 +184,7 @@ class Traffic:
     # The producer and the collector at A.
 
     def _on_checks_taken(self, events: list[object]) -> None:
-        self.tally.sent += sum(isinstance(event, Confirmed) for event in events)
+        self.tally.sent += sum(len(e.tokens) for e in events if isinstance(e, Confirmed))
         self._submit()
 
     def _submit(self) -> None:
@@ -187,29 +197,33 @@ class Traffic:
             self._submitted += 1
 
     def _on_results(self, events: list[object]) -> None:
-        for event in events:
-            if isinstance(event, Job):
-                self.tally.add_result(number_of(event.workload))
-                self._collector.complete(event.handle)
-                self._last_at = time.monotonic()
+        for job in _jobs(events):
+            self.tally.add_result(number_of(job.workload))
+            self._collector.complete(job.handle)
+            self._last_at = time.monotonic()
         _grab(self._collector, _WINDOW)
         self._submit()
 
     # The worker at B.
 
     def _on_checks(self, events: list[object]) -> None:
-        for event in events:
-            if isinstance(event, Job):
-                unique = str(uuid.uuid4()).encode()
-                self._answers.submit(event.handle, RESULTS.encode(), unique, answer(event.workload))
+        for job in _jobs(events):
+            unique = str(uuid.uuid4()).encode()
+            self._answers.submit(job.handle, RESULTS.encode(), unique, answer(job.workload))
         _grab(self._worker, _WINDOW - self._answers.unconfirmed)
 
     def _on_answers_taken(self, events: list[object]) -> None:
         for event in events:
             if isinstance(event, Confirmed):
-                self._worker.complete(event.token)
+                self._worker.complete_all(event.tokens)
         if self._worker.answered:
             _grab(self._worker, _WINDOW - self._answers.unconfirmed)
+
+
+def _jobs(events: list[object]) -> Iterator[Job]:
+    for event in events:
+        if isinstance(event, Assigned):
+            yield from event.jobs
 
 
 def _grab(worker: Worker, room: int) -> None:

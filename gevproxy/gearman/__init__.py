@@ -9,10 +9,11 @@ from gevproxy.gearman.client import Client, Confirmed, Refused, Update
 from gevproxy.gearman.connection import Connection
 from gevproxy.gearman.job import Handle, Job, Priority, Server
 from gevproxy.gearman.link import Link, LinkEvents
-from gevproxy.gearman.packet import Outbox, Oversized, Packet, PacketBuffer, PacketType, encode
-from gevproxy.gearman.worker import ServerError, Worker
+from gevproxy.gearman.packet import Outbox, Oversized, PacketBuffer, Packets, PacketType, encode
+from gevproxy.gearman.worker import Assigned, ServerError, Worker
 
 __all__ = [
+    "Assigned",
     "Client",
     "Confirmed",
     "Connection",
@@ -22,9 +23,9 @@ __all__ = [
     "LinkEvents",
     "Outbox",
     "Oversized",
-    "Packet",
     "PacketBuffer",
     "PacketType",
+    "Packets",
     "Priority",
     "Refused",
     "Server",

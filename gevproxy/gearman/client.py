@@ -5,16 +5,16 @@ pairs every JOB_CREATED and every ERROR with its submission. Nothing here decide
 """
 
 from collections import deque
+from collections.abc import Sequence
+from struct import Struct
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from gevproxy.errors import ProtocolError
 from gevproxy.gearman.job import Handle, Priority
-from gevproxy.gearman.packet import HEADER, LARGE, MAX_PACKET, REQUEST, Packet, PacketType
+from gevproxy.gearman.packet import BATCH, LARGE, MAX_PACKET, REQUEST, PacketType
 from gevproxy.gearman.peer import MAX_NAME, Peer, in_words, long_name
 
 Token = TypeVar("Token")
-
-_new_tuple: Final = tuple.__new__
 
 _BACKGROUND: Final = {
     Priority.NORMAL: PacketType.SUBMIT_JOB_BG,
@@ -39,15 +39,15 @@ _UPDATES: Final = frozenset(
 
 
 class Confirmed(NamedTuple, Generic[Token]):
-    """JOB_CREATED: the server has the job that `token` stands for, under `handle`.
+    """JOB_CREATED in a row: the server has the jobs that `tokens` stand for, under `handles`.
 
-    `coalesced` is true where the handle is older than one that this connection has seen: the
-    server already held a job with that unique, and made no second one of it.
+    `coalesced` counts handles that are older than one that this connection has seen: the server
+    already held a job with that unique, and made no second one of it.
     """
 
-    token: Token
-    handle: Handle
-    coalesced: bool
+    tokens: list[Token]
+    handles: list[Handle]
+    coalesced: int
 
 
 class Refused(NamedTuple, Generic[Token]):
@@ -72,7 +72,7 @@ class Client(Peer, Generic[Token]):
     A token is the caller's own object for a submission; it comes back in the event.
     """
 
-    __slots__ = ("_background", "_fifo", "_newest", "_submit")
+    __slots__ = ("_fifo", "_newest", "_options", "_submit")
 
     def __init__(
         self,
@@ -83,66 +83,123 @@ class Client(Peer, Generic[Token]):
     ) -> None:
         super().__init__(max_packet)
         self._submit = (_BACKGROUND if background else _FOREGROUND)[priority]
-        # None stands for an OPTION_REQ, whose answer comes in the same order.
-        self._fifo: deque[tuple[Token] | None] = deque()
+        self._fifo: deque[Token] = deque()
+        # How many submissions stand before each OPTION_REQ, whose answer comes in the same order.
+        self._options: deque[int] = deque()
         self._newest = b""
 
     @property
     def unconfirmed(self) -> int:
         """How many submissions have no answer yet."""
-        return len(self._fifo)
+        return len(self._fifo) + len(self._options)
 
     def option(self, name: bytes) -> None:
         """Set a connection option; "exceptions" makes the server pass WORK_EXCEPTION on."""
         self.outbox.add(PacketType.OPTION_REQ, name)
-        self._fifo.append(None)
+        self._options.append(len(self._fifo))
 
     def submit(self, token: Token, function: bytes, unique: bytes, workload: bytes) -> None:
         """Submit a job. ValueError, with nothing sent, where `function` or `unique` holds a NUL."""
-        if 0 not in function and 0 not in unique and len(workload) < LARGE:
-            # What Outbox.add would do, at a quarter of its price: this is done for every job.
-            size = len(function) + len(unique) + len(workload) + 2
-            body = b"\0".join((function, unique, workload))
-            self.outbox.add_bytes(HEADER.pack(REQUEST, self._submit, size) + body)
-        else:
-            self.outbox.add(self._submit, function, unique, workload)
-        self._fifo.append((token,))
+        self.submit_all([token], function, [unique], [workload])
 
-    def _handle(self, packet: Packet, events: list[object]) -> None:
-        type_, args = packet
+    def submit_all(
+        self,
+        tokens: Sequence[Token],
+        function: bytes,
+        uniques: Sequence[bytes],
+        workloads: Sequence[bytes],
+    ) -> None:
+        """Submit jobs to one function, in their order; ValueError as `submit`.
+
+        Every packet is joined once: encode would cost a job four times as much.
+        """
+        if 0 in function or 0 in b"".join(uniques):
+            raise ValueError("the name of a function or a unique holds a NUL byte")
+        outbox, join = self.outbox, b"".join
+        fixed = len(function) + 2
+        head = Struct(f">4sII{fixed - 1}s")
+        kind, pack = int(self._submit), head.pack
+        packets: list[bytes] = []
+        waiting = 0
+        for unique, workload in zip(uniques, workloads, strict=True):
+            length = len(workload)
+            start = pack(REQUEST, kind, fixed + len(unique) + length, function)
+            if length < LARGE:
+                packets.append(join((start, unique, b"\0", workload)))
+                waiting += length
+            else:
+                packets.append(join((start, unique, b"\0")))
+                waiting = BATCH
+            if waiting >= BATCH:
+                outbox.add_bytes(join(packets))
+                packets, waiting = [], 0
+            if length >= LARGE:
+                outbox.add_reference(workload)
+        if packets:
+            outbox.add_bytes(join(packets))
+        self._fifo.extend(tokens)
+
+    def _handle(self, type_: PacketType, many: list[list[bytes]], events: list[object]) -> None:
         if type_ is PacketType.JOB_CREATED:
-            entry = self._answered("JOB_CREATED")
-            if entry is None:
-                raise ProtocolError("JOB_CREATED in the place of OPTION_RES")
-            handle = Handle(args[0])
+            self._created([Handle(handle) for (handle,) in many], events)
+        elif type_ in _UPDATES:
+            for handle, *args in many:
+                # A client without "exceptions" gets WORK_FAIL with a NUL after the handle.
+                events.append(Update(type_, Handle(handle.rstrip(b"\0")), tuple(args)))
+        elif type_ is PacketType.ERROR:
+            for code, text in many:
+                self._refused(code, text, events)
+        elif type_ is PacketType.OPTION_RES:
+            for _ in many:
+                if not self._option_is_next:
+                    raise ProtocolError("OPTION_RES in the place of JOB_CREATED")
+                self._options.popleft()
+        else:
+            super()._handle(type_, many, events)
+
+    @property
+    def _option_is_next(self) -> bool:
+        return bool(self._options) and not self._options[0]
+
+    def _created(self, handles: list[Handle], events: list[object]) -> None:
+        """Pair confirms with their submissions, as far as there are any."""
+        due = self._options[0] if self._options else len(self._fifo)
+        good = handles[:due]
+        for handle in good:
             if len(handle) > MAX_NAME:
                 raise long_name("handle", handle)
-            confirmed = (entry[0], handle, self._is_old(handle))
-            events.append(_new_tuple(Confirmed, confirmed))  # half the price of Confirmed(...)
-        elif type_ in _UPDATES:
-            # A client without "exceptions" gets WORK_FAIL with a NUL after the handle.
-            events.append(Update(type_, Handle(args[0].rstrip(b"\0")), args[1:]))
-        elif type_ is PacketType.ERROR:
-            entry = self._answered("ERROR")
-            if entry is not None:
-                code, text = map(in_words, args)
-                events.append(Refused(entry[0], code, text))
-        elif type_ is PacketType.OPTION_RES:
-            if self._answered("OPTION_RES") is not None:
-                raise ProtocolError("OPTION_RES in the place of JOB_CREATED")
+        if good:
+            tokens = self._pop(len(good))
+            events.append(Confirmed(tokens, good, self._count_old(good)))
+        if len(good) < len(handles):
+            if self._option_is_next:
+                raise ProtocolError("JOB_CREATED in the place of OPTION_RES")
+            raise ProtocolError("JOB_CREATED that answers no submission")
+
+    def _refused(self, code: bytes, text: bytes, events: list[object]) -> None:
+        if self._option_is_next:
+            self._options.popleft()
+        elif self._fifo:
+            (token,) = self._pop(1)
+            events.append(Refused(token, in_words(code), in_words(text)))
         else:
-            super()._handle(packet, events)
+            raise ProtocolError("ERROR that answers no submission")
 
-    def _answered(self, name: str) -> tuple[Token] | None:
-        if not self._fifo:
-            raise ProtocolError(f"{name} that answers no submission")
-        return self._fifo.popleft()
+    def _pop(self, count: int) -> list[Token]:
+        """Take the oldest submissions off the FIFO."""
+        for number in range(len(self._options)):
+            self._options[number] -= count
+        popleft = self._fifo.popleft
+        return [popleft() for _ in range(count)]
 
-    def _is_old(self, handle: Handle) -> bool:
-        """Tell whether a handle is no newer than the newest: they end in a growing number."""
-        newest = self._newest
-        longer = len(handle) - len(newest)
-        if longer < 0 or (longer == 0 and handle <= newest):
-            return True
-        self._newest = handle
-        return False
+    def _count_old(self, handles: list[Handle]) -> int:
+        """Count handles that are no newer than the newest: they end in a growing number."""
+        newest, old = self._newest, 0
+        for handle in handles:
+            longer = len(handle) - len(newest)
+            if longer < 0 or (longer == 0 and handle <= newest):
+                old += 1
+            else:
+                newest = handle
+        self._newest = newest
+        return old

@@ -8,7 +8,7 @@ Sans-IO: nothing here reads a clock or a socket.
 from typing import Final
 
 from gevproxy.errors import ProtocolError
-from gevproxy.gearman.packet import MAX_PACKET, Outbox, Oversized, Packet, PacketBuffer, PacketType
+from gevproxy.gearman.packet import MAX_PACKET, Outbox, Oversized, PacketBuffer, PacketType
 
 PING_HANDLE: Final = b"gevproxy:ping"
 """No server makes handles of this form: gearmand's begin with "H:"."""
@@ -55,12 +55,12 @@ class Peer:
     def receive(self, data: bytes) -> list[object]:
         """Take received bytes; return the events they mean. Look at `fault` afterwards."""
         events: list[object] = []
-        for packet in self._buffer.feed(data):
+        for packets in self._buffer.feed(data):
             try:
-                if isinstance(packet, Oversized):
-                    self._handle_oversized(packet, events)
+                if isinstance(packets, Oversized):
+                    self._handle_oversized(packets, events)
                 else:
-                    self._handle(packet, events)
+                    self._handle(packets.type, packets.many, events)
             except ProtocolError as error:
                 self._buffer.fault = error
                 break
@@ -71,11 +71,11 @@ class Peer:
         del events
         raise packet.error
 
-    def _handle(self, packet: Packet, events: list[object]) -> None:
-        """Take a packet that is no business of the subclass."""
+    def _handle(self, type_: PacketType, many: list[list[bytes]], events: list[object]) -> None:
+        """Take packets of a type that is no business of the subclass."""
         del events
-        if packet.type is PacketType.STATUS_RES and packet.args[0] == PING_HANDLE:
+        for args in many:
+            if type_ is not PacketType.STATUS_RES or args[0] != PING_HANDLE:
+                raise ProtocolError(f"unexpected {type_.name}")
             self.ping_unanswered = False
             self.answered = True
-        else:
-            raise ProtocolError(f"unexpected {packet.type.name}")

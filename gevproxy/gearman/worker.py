@@ -6,17 +6,17 @@ outstanding and refuses what was never asked for. CANT_DO is never sent: gearman
 granted jobs back on it, and their completions get JOB_NOT_FOUND.
 """
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from gevproxy.errors import ProtocolError
 from gevproxy.gearman.job import Handle, Job
 from gevproxy.gearman.packet import (
     HEADER,
-    LARGE,
     MAX_PACKET,
     REQUEST,
     Oversized,
-    Packet,
     PacketType,
     encode,
 )
@@ -24,6 +24,12 @@ from gevproxy.gearman.peer import MAX_NAME, Peer, in_words, long_name
 
 _new_tuple: Final = tuple.__new__
 _GRAB: Final = encode(PacketType.GRAB_JOB_UNIQ)
+
+
+class Assigned(NamedTuple):
+    """Jobs that the server has assigned to us, in their order."""
+
+    jobs: list[Job]
 
 
 class ServerError(NamedTuple):
@@ -40,7 +46,7 @@ class Worker(Peer):
     with each job, so it doubles with every round trip in which each grab brought a job, and falls
     to one when the queue is empty. `empty` and `asleep` are what the server last said and was told.
 
-    Events of `receive`: Job, ServerError, and Oversized for a job over `max_packet`.
+    Events of `receive`: Assigned, ServerError, and Oversized for a job over `max_packet`.
     """
 
     __slots__ = ("_function", "asleep", "empty", "outstanding", "wanted")
@@ -75,13 +81,16 @@ class Worker(Peer):
 
     def complete(self, handle: Handle, result: bytes = b"") -> None:
         """End a job with a result, which the submitter of a foreground job gets."""
-        if len(result) < LARGE:
-            # What Outbox.add would do, at a quarter of its price: this is done for every job.
-            size = len(handle) + len(result) + 1
-            head = HEADER.pack(REQUEST, PacketType.WORK_COMPLETE, size)
-            self.outbox.add_bytes(b"%b%b\0%b" % (head, handle, result))
-        else:
-            self.outbox.add(PacketType.WORK_COMPLETE, handle, result)
+        self.outbox.add(PacketType.WORK_COMPLETE, handle, result)
+
+    def complete_all(self, handles: Iterable[Handle]) -> None:
+        """End jobs with an empty result: `complete` for many, at a tenth of its price for each."""
+        packets: list[bytes] = []
+        for size, alike in groupby(handles, len):
+            head = HEADER.pack(REQUEST, PacketType.WORK_COMPLETE, size + 1)
+            packets += head, (b"\0" + head).join(alike), b"\0"
+        if packets:
+            self.outbox.add_bytes(b"".join(packets))
 
     def fail(self, handle: Handle) -> None:
         """End a job without a result. gearmand then deletes a background job: never retried."""
@@ -91,31 +100,45 @@ class Worker(Peer):
         """Send any other WORK_* packet about a job that is held."""
         self.outbox.add(type_, handle, *args)
 
-    def _handle(self, packet: Packet, events: list[object]) -> None:
-        type_, args = packet
+    def _handle(self, type_: PacketType, many: list[list[bytes]], events: list[object]) -> None:
         if type_ is PacketType.JOB_ASSIGN_UNIQ:
-            job = _new_tuple(Job, args)  # it has the packet's order; half the price of Job(*args)
-            self._answered("JOB_ASSIGN_UNIQ")
-            if job.function != self._function:
-                raise ProtocolError("JOB_ASSIGN_UNIQ for a queue that was never asked for")
-            if len(job.handle) > MAX_NAME:
-                raise long_name("handle", job.handle)
-            if len(job.unique) > MAX_NAME:
-                raise long_name("unique", job.unique)
-            self.wanted += 1
-            self.empty = False
-            events.append(job)
+            self._assigned(many, events)
         elif type_ is PacketType.NO_JOB:
-            self._answered("NO_JOB")
+            for _ in many:
+                self._answered("NO_JOB")
             self.wanted = 1
             self.empty = True
         elif type_ is PacketType.NOOP:
             self.asleep = False
             self.empty = False
         elif type_ is PacketType.ERROR:
-            events.append(ServerError(*map(in_words, args)))
+            for code, text in many:
+                events.append(ServerError(in_words(code), in_words(text)))
         else:
-            super()._handle(packet, events)
+            super()._handle(type_, many, events)
+
+    def _assigned(self, many: list[list[bytes]], events: list[object]) -> None:
+        """Take jobs, as far as they are what was asked for."""
+        # They have the packet's order; this is half the price of Job(*args).
+        jobs = [_new_tuple(Job, args) for args in many[: self.outstanding]]
+        function = self._function
+        strange = [number for number, job in enumerate(jobs) if job.function != function]
+        if strange:
+            del jobs[strange[0] :]
+        for job in jobs:
+            if len(job.handle) > MAX_NAME:
+                raise long_name("handle", job.handle)
+            if len(job.unique) > MAX_NAME:
+                raise long_name("unique", job.unique)
+        if jobs:
+            self.outstanding -= len(jobs)
+            self.wanted += len(jobs)
+            self.empty = False
+            events.append(Assigned(jobs))
+        if strange:
+            raise ProtocolError("JOB_ASSIGN_UNIQ for a queue that was never asked for")
+        if len(jobs) < len(many):
+            self._answered("JOB_ASSIGN_UNIQ")
 
     def _handle_oversized(self, packet: Oversized, events: list[object]) -> None:
         self._answered(packet.error.name)

@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["gevproxy"]):
     from gevproxy.config import load
     from gevproxy.errors import ConfigError, StageError
     from gevproxy.gearman.client import Client
-    from gevproxy.gearman.packet import Oversized, Packet, PacketBuffer
+    from gevproxy.gearman.packet import Oversized, PacketBuffer
     from gevproxy.gearman.worker import Worker
     from gevproxy.stages.crypto import Decrypt
 
@@ -26,11 +26,15 @@ decrypt = Decrypt([b"one key", b"another"], any_text=False)
 file = Path(tempfile.mkdtemp(prefix="fuzz-")) / "x.json"
 
 
-def read(pieces: list[bytes]) -> tuple[list[Packet | bytes], str]:
+def read(pieces: list[bytes]) -> tuple[list[object], str]:
     """Return what a buffer makes of the pieces of a stream; of a job that is too large its name."""
     buffer = PacketBuffer(max_packet=MAX_PACKET)
-    packets = [packet for piece in pieces for packet in buffer.feed(piece)]
-    named = [each.handle if isinstance(each, Oversized) else each for each in packets]
+    named: list[object] = []
+    for row in (row for piece in pieces for row in buffer.feed(piece)):
+        if isinstance(row, Oversized):
+            named.append(row.handle)
+        else:
+            named += [(row.type, args) for args in row.many]
     return named, str(buffer.fault)
 
 

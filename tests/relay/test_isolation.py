@@ -121,11 +121,11 @@ from gevproxy.forward import Forward
 
 send, left = Forward._send, [1]
 
-def crash(self, client, held):
-    if held.workload == b"crash" and left:
+def crash(self, client, jobs):
+    if left and any(held.workload == b"crash" for held in jobs):
         left.clear()
         raise RuntimeError("a bug")
-    send(self, client, held)
+    send(self, client, jobs)
 
 Forward._send = crash
 sys.exit(main())

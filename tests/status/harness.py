@@ -48,7 +48,8 @@ def reply(request):
 
 class Fragile(Responder):
     def _on_events(self, events):
-        if any(getattr(event, "workload", b"") == b"crash" for event in events):
+        jobs = [job for event in events for job in getattr(event, "jobs", [])]
+        if any(job.workload == b"crash" for job in jobs):
             raise RuntimeError("as asked")
         super()._on_events(events)
 

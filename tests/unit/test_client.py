@@ -4,7 +4,7 @@ import pytest
 
 from gevproxy.gearman.client import Client, Confirmed, Refused, Update
 from gevproxy.gearman.job import Handle, Priority
-from gevproxy.gearman.packet import RESPONSE, PacketType, encode
+from gevproxy.gearman.packet import BATCH, LARGE, RESPONSE, PacketType, encode
 
 
 def response(type_: PacketType, *args: bytes) -> bytes:
@@ -39,9 +39,9 @@ def test_confirms_and_refusals_keep_one_order() -> None:
         client.submit(token, b"q", b"", b"")
     refusal = response(PacketType.ERROR, b"QUEUE_ERROR", b"full")
     assert client.receive(created(1) + refusal + created(2)) == [
-        Confirmed("a", Handle(b"H:a:1"), coalesced=False),
+        Confirmed(["a"], [Handle(b"H:a:1")], coalesced=0),
         Refused("b", "QUEUE_ERROR", "full"),
-        Confirmed("c", Handle(b"H:a:2"), coalesced=False),
+        Confirmed(["c"], [Handle(b"H:a:2")], coalesced=0),
     ]
     assert client.unconfirmed == 1
 
@@ -50,9 +50,11 @@ def test_an_old_handle_is_a_coalesced_job() -> None:
     client: Client[int] = Client()
     for n in range(5):
         client.submit(n, b"q", b"u", b"")
-    events = client.receive(b"".join(created(n) for n in (9, 10, 9, 10, 11)))
-    coalesced = [e.coalesced for e in events if isinstance(e, Confirmed)]
-    assert coalesced == [False, False, True, True, False]
+    handles = [Handle(b"H:a:%d" % n) for n in (9, 10, 9, 10, 11)]
+    data = b"".join(response(PacketType.JOB_CREATED, handle) for handle in handles)
+    assert client.receive(data) == [Confirmed([0, 1, 2, 3, 4], handles, coalesced=2)]
+    client.submit(5, b"q", b"u", b"")
+    assert client.receive(created(11)) == [Confirmed([5], [Handle(b"H:a:11")], coalesced=1)]
 
 
 def test_an_option_takes_its_place_in_the_order() -> None:
@@ -60,7 +62,7 @@ def test_an_option_takes_its_place_in_the_order() -> None:
     client.option(b"exceptions")
     client.submit(7, b"q", b"", b"")
     assert client.receive(response(PacketType.OPTION_RES, b"exceptions") + created(1)) == [
-        Confirmed(7, Handle(b"H:a:1"), coalesced=False)
+        Confirmed([7], [Handle(b"H:a:1")], coalesced=0)
     ]
 
 
@@ -69,7 +71,7 @@ def test_a_refused_option_is_no_refused_job() -> None:
     client.option(b"exceptions")
     client.submit(7, b"q", b"", b"")
     refusal = response(PacketType.ERROR, b"UNKNOWN_OPTION", b"")
-    assert client.receive(refusal + created(1)) == [Confirmed(7, Handle(b"H:a:1"), coalesced=False)]
+    assert client.receive(refusal + created(1)) == [Confirmed([7], [Handle(b"H:a:1")], coalesced=0)]
 
 
 def test_updates() -> None:
@@ -113,8 +115,58 @@ def test_a_confirm_in_the_place_of_an_option() -> None:
     assert "JOB_CREATED in the place of OPTION_RES" in str(client.fault)
 
 
-def test_a_unique_with_a_nul_is_refused_whole() -> None:
+def test_what_came_before_garbage_is_confirmed() -> None:
+    client: Client[int] = Client()
+    client.submit_all([1, 2], b"q", [b"", b""], [b"", b""])
+    assert client.receive(created(1) + created(2) + created(3)) == [
+        Confirmed([1, 2], [Handle(b"H:a:1"), Handle(b"H:a:2")], coalesced=0)
+    ]
+    assert "answers no submission" in str(client.fault)
+
+
+def test_an_option_between_submissions() -> None:
+    client: Client[int] = Client()
+    client.submit_all([1, 2], b"q", [b"", b""], [b"", b""])
+    client.option(b"exceptions")
+    client.submit(3, b"q", b"", b"")
+    assert client.unconfirmed == 4
+    found = client.receive(created(1))
+    found += client.receive(created(2) + response(PacketType.OPTION_RES, b"x") + created(3))
+    assert [event.tokens for event in found if isinstance(event, Confirmed)] == [[1], [2], [3]]
+    assert (client.unconfirmed, client.fault) == (0, None)
+
+
+@pytest.mark.parametrize("size", [0, 100, LARGE - 1, LARGE, BATCH + 1])
+def test_many_submissions_are_those_of_each(size: int) -> None:
+    """Whatever the outbox joins or sends by reference: the bytes are those of `encode`."""
+    client: Client[int] = Client()
+    workloads = [bytes(size), b"small", bytes(size)] * 10
+    uniques = [b"u%d" % n for n in range(30)]
+    client.submit_all(range(30), b"q", uniques, workloads)
+    expected = [
+        encode(PacketType.SUBMIT_JOB_BG, b"q", unique, workload)
+        for unique, workload in zip(uniques, workloads, strict=True)
+    ]
+    assert client.outbox.size == sum(map(len, expected))
+    pieces = []
+    while piece := client.outbox.take():
+        pieces.append(piece)
+    assert b"".join(pieces) == b"".join(expected)
+    assert client.outbox.size == client.outbox.copied == 0
+
+
+def test_a_large_workload_waits_by_reference() -> None:
+    client: Client[int] = Client()
+    workload = bytes(LARGE)
+    client.submit(1, b"q", b"u", workload)
+    assert client.outbox.copied == client.outbox.size - LARGE
+    client.outbox.take()
+    assert client.outbox.take() is workload
+
+
+@pytest.mark.parametrize(("function", "unique"), [(b"q", b"u\0"), (b"q\0", b"u")])
+def test_a_name_with_a_nul_is_refused_whole(function: bytes, unique: bytes) -> None:
     client: Client[int] = Client()
     with pytest.raises(ValueError, match="NUL"):
-        client.submit(1, b"q", b"u\0", b"w")
+        client.submit_all([1, 2], function, [b"good", unique], [b"w", b"w"])
     assert (client.unconfirmed, client.outbox.size) == (0, 0)

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -14,26 +15,41 @@ from gevproxy.gearman.packet import (
     RESPONSE,
     Outbox,
     Oversized,
-    Packet,
     PacketBuffer,
+    Packets,
     PacketType,
     encode,
 )
+
+
+class Packet(NamedTuple):
+    """One packet; the buffer gives rows of them."""
+
+    type: PacketType
+    args: tuple[bytes, ...]
+
 
 Read = list[Packet | Oversized]
 Feed = Callable[[PacketBuffer, bytes], Read]
 
 
 def whole(buffer: PacketBuffer, data: bytes) -> Read:
-    return buffer.feed(data)
+    found: Read = []
+    for row in buffer.feed(data):
+        if isinstance(row, Oversized):
+            found.append(row)
+        else:
+            assert row.many
+            found += [Packet(row.type, tuple(args)) for args in row.many]
+    return found
 
 
 def byte_by_byte(buffer: PacketBuffer, data: bytes) -> Read:
-    return [packet for i in range(len(data)) for packet in buffer.feed(data[i : i + 1])]
+    return [packet for i in range(len(data)) for packet in whole(buffer, data[i : i + 1])]
 
 
 def ten_bytes(buffer: PacketBuffer, data: bytes) -> Read:
-    return [packet for i in range(0, len(data), 10) for packet in buffer.feed(data[i : i + 10])]
+    return [packet for i in range(0, len(data), 10) for packet in whole(buffer, data[i : i + 10])]
 
 
 in_pieces = pytest.mark.parametrize("feed", [whole, byte_by_byte, ten_bytes])
@@ -85,6 +101,23 @@ def test_an_encoding_on_the_wire(feed: Feed) -> None:
     assert encode(PacketType.CAN_DO, b"queue") == b"\0REQ\x00\x00\x00\x01\x00\x00\x00\x05queue"
 
 
+def test_packets_of_one_type_come_in_rows() -> None:
+    noop, job = response(PacketType.NOOP), response(PacketType.JOB_CREATED, b"H:a:1")
+    assert PacketBuffer().feed(job * 3 + noop + job) == [
+        Packets(PacketType.JOB_CREATED, [[b"H:a:1"]] * 3),
+        Packets(PacketType.NOOP, [[]]),
+        Packets(PacketType.JOB_CREATED, [[b"H:a:1"]]),
+    ]
+
+
+def test_a_row_that_breaks_off_is_returned_up_to_there() -> None:
+    buffer = PacketBuffer()
+    good = response(PacketType.JOB_ASSIGN_UNIQ, b"h", b"q", b"u", b"w")
+    found = whole(buffer, good * 2 + raw(31, b"h\0q\0u") + good)
+    assert len(found) == 2
+    assert "takes 4 arguments, not 3" in str(fault_of(buffer))
+
+
 packets = st.builds(
     lambda type_, parts, last: Packet(
         type_, (*parts[: ARGUMENTS[type_] - 1], last) if ARGUMENTS[type_] else ()
@@ -104,7 +137,7 @@ def test_round_trip(sent: list[Packet], sizes: list[int]) -> None:
     position, turn = 0, 0
     while position < len(data):
         size = sizes[turn % len(sizes)]
-        got += buffer.feed(data[position : position + size])
+        got += whole(buffer, data[position : position + size])
         position, turn = position + size, turn + 1
     assert got == sent
     assert buffer.fault is None
@@ -127,6 +160,7 @@ BROKEN: Iterable[tuple[str, bytes, str]] = [
     ("type 43", raw(43, b""), "unknown packet type 43"),
     ("too few", raw(31, b"H:a:1\0q\0u"), "JOB_ASSIGN_UNIQ takes 4 arguments, not 3"),
     ("too many", raw(10, b"x"), "NO_JOB takes no arguments but has 1 bytes"),
+    ("too many in a row", raw(6, b"x"), "NOOP takes no arguments but has 1 bytes"),
 ]
 
 

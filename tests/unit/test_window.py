@@ -1,7 +1,7 @@
 """The jobs that are held: identity, order, and the bytes of tombstones."""
 
 from gevproxy.gearman.job import Handle, Job
-from gevproxy.window import OVERHEAD, Held, Place, Window
+from gevproxy.window import OVERHEAD, Held, Window
 
 
 def held(payload: int = 100) -> Held:
@@ -18,8 +18,8 @@ def size(*payloads: int) -> int:
 def test_jobs_that_are_equal_are_not_the_same() -> None:
     window = Window()
     first, second = held(), held()
-    window.hold(first)
-    window.hold(second)
+    window.hold([first])
+    window.hold([second])
     assert len(window) == 2
     assert window.settle(first)
     assert second in window
@@ -35,9 +35,9 @@ def test_both_payloads_count() -> None:
 def test_a_tombstone_counts_in_bytes_until_it_is_settled() -> None:
     window = Window()
     sent, unsent = held(), held(50)
-    window.hold(sent)
-    window.hold(unsent)
-    window.unsent.popleft().place = Place.SENT
+    window.hold([sent])
+    window.hold([unsent])
+    window.send(1)
     assert window.give_back() == 2
     assert (len(window), window.bytes, list(window.unsent)) == (0, size(100), [])
     assert not window.settle(sent)
@@ -47,14 +47,14 @@ def test_a_tombstone_counts_in_bytes_until_it_is_settled() -> None:
 def test_resend_keeps_the_order_and_forgets_tombstones() -> None:
     window = Window()
     tombstone = held()
-    window.hold(tombstone)
-    window.unsent.popleft().place = Place.SENT
+    window.hold([tombstone])
+    window.send(1)
     window.give_back()
     jobs = [held(n) for n in range(1, 4)]
     for job in jobs:
-        window.hold(job)
+        window.hold([job])
     for _ in range(2):
-        window.unsent.popleft().place = Place.SENT
+        window.send(1)
     assert window.resend() == 2
     assert list(window.unsent) == jobs
     assert window.bytes == size(1, 2, 3)
@@ -63,9 +63,9 @@ def test_resend_keeps_the_order_and_forgets_tombstones() -> None:
 def test_drop_leaves_a_tombstone_only_of_what_was_sent() -> None:
     window = Window()
     sent, unsent = held(), held(50)
-    window.hold(sent)
-    window.hold(unsent)
-    window.unsent.popleft().place = Place.SENT
+    window.hold([sent])
+    window.hold([unsent])
+    window.send(1)
     window.drop(unsent)
     assert (window.bytes, list(window.unsent)) == (size(100), [])
     window.drop(sent)
@@ -77,10 +77,10 @@ def test_drop_leaves_a_tombstone_only_of_what_was_sent() -> None:
 def test_a_parked_job_is_held_and_never_sent_again() -> None:
     window = Window()
     refused, other = held(), held(50)
-    window.hold(refused)
-    window.hold(other)
+    window.hold([refused])
+    window.hold([other])
     for _ in range(2):
-        window.unsent.popleft().place = Place.SENT
+        window.send(1)
     window.park(refused)
     assert window.resend() == 1
     assert list(window.unsent) == [other]

@@ -5,7 +5,7 @@ import pytest
 from gevproxy.gearman.job import Handle, Job
 from gevproxy.gearman.packet import RESPONSE, PacketType, encode
 from gevproxy.gearman.peer import PING_HANDLE
-from gevproxy.gearman.worker import ServerError, Worker
+from gevproxy.gearman.worker import Assigned, ServerError, Worker
 
 HANDLE = Handle(b"H:a:1")
 
@@ -46,7 +46,7 @@ def test_a_job_comes_for_a_grab() -> None:
     worker = new_worker()
     worker.grab()
     assert worker.outbox.take() == encode(PacketType.GRAB_JOB_UNIQ)
-    assert worker.receive(assign(1)) == [Job(HANDLE, b"q", b"u1", b"w\x001")]
+    assert worker.receive(assign(1)) == [Assigned([Job(HANDLE, b"q", b"u1", b"w\x001")])]
     assert worker.outstanding == 0
 
 
@@ -94,6 +94,30 @@ def test_what_a_worker_says_about_a_job() -> None:
         + encode(PacketType.WORK_FAIL, HANDLE)
         + encode(PacketType.WORK_STATUS, HANDLE, b"1", b"2")
     )
+
+
+def test_many_completions_are_those_of_each() -> None:
+    """Handles grow by a digit now and then."""
+    worker = new_worker()
+    handles = [Handle(b"H:a:%d" % n) for n in (8, 9, 10, 11, 9)]
+    worker.complete_all([])
+    assert worker.outbox.size == 0
+    worker.complete_all(handles)
+    expected = [encode(PacketType.WORK_COMPLETE, handle, b"") for handle in handles]
+    assert worker.outbox.take() == b"".join(expected)
+
+
+@pytest.mark.parametrize(
+    ("granted", "data"),
+    [(2, assign(1) + assign(2) + assign(3)), (3, assign(1) + assign(2) + assign(3, b"other"))],
+)
+def test_jobs_before_one_that_nobody_asked_for_are_taken(granted: int, data: bytes) -> None:
+    worker = new_worker()
+    worker.grab(granted)
+    (event,) = worker.receive(data)
+    assert isinstance(event, Assigned)
+    assert [job.unique for job in event.jobs] == [b"u1", b"u2"]
+    assert worker.fault is not None
 
 
 def test_an_error_is_an_event_and_no_fault() -> None:
