@@ -1,5 +1,5 @@
-# The verbs of this repository. All they need is Python 3.11 with venv, make and, for `make test`
-# alone, a Debian whose apt may be used (as root or by sudo).
+# The verbs of this repository. All they need is Python 3.11 with venv, make and, for the tests, a
+# Debian whose apt may be used (as root or by sudo).
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,11 +7,17 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3
 
-.PHONY: help setup demo test servers lint format wheel clean
+# What packages are dated with: the same commit gives the same bytes.
+SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null))
+ifneq ($(SOURCE_DATE_EPOCH),)
+export SOURCE_DATE_EPOCH
+endif
+
+.PHONY: help setup demo test servers beds test-appliance lint format wheel deb wheelhouse clean
 .DEFAULT_GOAL := help
 
 help: ## list these verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(VENV)/.dev ## make .venv with everything for development in it
 
@@ -27,6 +33,16 @@ test: setup servers ## install what the tests need, then run all of them
 servers: ## install by apt what the tests use and is missing: gearmand, iptables and the like
 	@which gearmand gearadmin gearman ip iptables ss openssl logrotate >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate; }
 
+# In a bed everything is done as root, from here too.
+AS_ROOT = $(SUDO) env CI="$(CI)" SOURCE_DATE_EPOCH="$(SOURCE_DATE_EPOCH)" PYTHONDONTWRITEBYTECODE=1
+
+beds: setup ## make Debian 12 and 13 that boot, once, and install what that takes
+	$(AS_ROOT) $(BIN)/python -m tests.appliance deps
+	$(AS_ROOT) $(BIN)/python -m tests.appliance build
+
+test-appliance: beds $(VENV)/.appliance ## try units, packages and the Ansible role on booted Debians
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider -n 4 --dist loadgroup tests/appliance $(ARGS)
+
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -35,6 +51,12 @@ format: setup ## put the code into shape
 
 wheel: setup ## build the wheel into dist
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+
+deb: ## build the Debian packages, one for each release, into dist
+	$(PYTHON) packaging/build.py deb $(ARGS)
+
+wheelhouse: ## build the tarball for hosts without an index into dist
+	$(PYTHON) packaging/build.py wheelhouse $(ARGS)
 
 clean: ## remove what these verbs have made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
