@@ -41,7 +41,7 @@ beds: setup ## make Debian 12 and 13 that boot, once, and install what that take
 	$(AS_ROOT) $(BIN)/python -m tests.appliance build
 
 test-appliance: beds $(VENV)/.appliance ## try units, packages and the Ansible role on booted Debians
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider -n 4 --dist loadgroup tests/appliance $(ARGS)
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider -n 4 --dist loadscope --no-loadscope-reorder tests/appliance $(ARGS)
 
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.appliance.bed import Bed, prune
 from tests.appliance.roots import NEEDED, SUITES, BedError, host, locked
@@ -56,20 +57,25 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of this folder the time that they need, and keep those of a bed together."""
+    """Give the tests of this folder the time that they need; what takes long begins first."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(BUDGET))
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-    # What takes long begins first. (A stem that is not among them is found at their end.)
+    # (A stem that is not among them is found at their end.)
     items.sort(key=lambda item: [*LONGEST_FIRST, item.path.stem].index(item.path.stem))
 
 
-def _group(item: pytest.Item) -> str:
-    """Name what one process runs: the tests that share a bed."""
-    callspec = getattr(item, "callspec", None)
-    suite = callspec.params.get("suite", "") if callspec else ""
-    return f"{item.path.stem} {suite}"
+class OneProcessABed(LoadScopeScheduling):  # type: ignore[misc] # it publishes no types
+    """The tests of a file on one Debian share a bed, and so a process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        return f"{file} {next((suite for suite in SUITES if suite in test), '')}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessABed:  # noqa: ANN401
+    """Tell xdist how tests are handed out."""
+    return OneProcessABed(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,7 +84,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]
     for value in getattr(item, "funcargs", {}).values():
         # After the test, the bed may be gone already.
-        if report.failed and report.when != "teardown" and isinstance(value, Relay):
+        if (
+            report.failed
+            and report.when != "teardown"
+            and isinstance(value, Relay)
+            and ("leader" in value.bed.facts)
+        ):
             command = ("journalctl", "--no-pager", "-n40", "-ugevproxy*")
             text = value.bed.run(*command, check=False).stdout
             report.sections.append((f"journal of {value.bed.name}", text))
