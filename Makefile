@@ -1,5 +1,5 @@
-# The verbs of this repository. All they need is Python 3.11 with venv, make and, for `make test`
-# alone, a Debian whose apt may be used (as root or by sudo).
+# The verbs of this repository. All they need is Python 3.11 with venv, make and, for the tests, a
+# Debian whose apt may be used (as root or by sudo).
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,11 +10,17 @@ FAULTS ?= 200
 SEED ?= 1
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3
 
-.PHONY: help setup demo test soak servers bench bench-plot lint format wheel clean
+# What packages are dated with: the same commit gives the same bytes.
+SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null))
+ifneq ($(SOURCE_DATE_EPOCH),)
+export SOURCE_DATE_EPOCH
+endif
+
+.PHONY: help setup demo test soak servers bench bench-plot beds test-appliance lint format wheel deb wheelhouse clean
 .DEFAULT_GOAL := help
 
 help: ## list these verbs
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(VENV)/.dev ## make .venv with everything for development in it
 
@@ -39,6 +45,16 @@ bench: setup servers ## measure the relay against a bare one: about ten minutes;
 bench-plot: $(VENV)/.bench ## draw the long run in bench.json into docs: make bench ARGS="soak --soak 1800"
 	$(BIN)/python -m tests.bench.plot $(ARGS)
 
+# Beds need root. MATRIX=short passes over the slowest part of the role's test: see CONTRIBUTING.md.
+AS_ROOT = $(SUDO) env CI="$(CI)" GEVPROXY_MATRIX="$(MATRIX)" SOURCE_DATE_EPOCH="$(SOURCE_DATE_EPOCH)" PYTHONDONTWRITEBYTECODE=1
+
+beds: setup ## make Debian 12 and 13 that boot, once, and install what that takes
+	$(AS_ROOT) $(BIN)/python -m tests.appliance deps
+	$(AS_ROOT) $(BIN)/python -m tests.appliance build
+
+test-appliance: beds $(VENV)/.appliance ## try units, packages and the Ansible role on booted Debians
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider -n 4 --dist loadscope --no-loadscope-reorder tests/appliance $(ARGS)
+
 lint: setup ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -47,6 +63,12 @@ format: setup ## put the code into shape
 
 wheel: setup ## build the wheel into dist
 	$(BIN)/pip wheel --no-deps --wheel-dir dist .
+
+deb: ## build the Debian packages, one for each release, into dist
+	$(PYTHON) packaging/build.py deb $(ARGS)
+
+wheelhouse: ## build the tarball for hosts without an index into dist
+	$(PYTHON) packaging/build.py wheelhouse $(ARGS)
 
 clean: ## remove what these verbs have made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

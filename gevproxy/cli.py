@@ -14,10 +14,14 @@ from gevproxy import (
     dead_letters_command,
     demo,
     probe,
+    rights,
     status_command,
 )
 from gevproxy.errors import ConfigError
 from gevproxy.supervisor import make_plan
+
+_EXIT_USAGE = 2
+"""As argparse has it: the command line cannot be carried out as it is written."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,6 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--connect",
         action="store_true",
         help="also connect to both ends of every forward and ping them: is the firewall open?",
+    )
+    check.add_argument(
+        "--as",
+        dest="user",
+        metavar="USER",
+        help="check with the rights of this user, as root: can the daemon read its keys and "
+        "callbacks? Credentials are taken as given: only the unit has them",
     )
     check.set_defaults(act=_check)
 
@@ -103,14 +114,25 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    environ: dict[str, str] = dict(os.environ)
+    if arguments.user is not None:
+        try:
+            rights.become(arguments.user)
+        except rights.RightsError as error:
+            print(f"gevproxy: --as {arguments.user}: {error}", file=sys.stderr)
+            return _EXIT_USAGE
+        environ.setdefault(config.CREDENTIALS_FOLDER, config.ELSEWHERE)
     try:
-        loaded = config.load(arguments.config, environ=os.environ)
-        plan = make_plan(loaded, os.environ)
+        loaded = config.load(arguments.config, environ=environ)
+        plan = make_plan(loaded, environ)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return daemon.EXIT_CONFIG
     print(f"ok: {len(loaded.forwards)} forwards")
+    if environ.get(config.CREDENTIALS_FOLDER) == config.ELSEWHERE:
+        for name in config.credentials(loaded):
+            print(f"note: credential:{name} is unverifiable outside the unit")
     if not arguments.connect:
         return 0
     lines, well = probe.report(loaded, plan.tls)

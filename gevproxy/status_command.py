@@ -92,6 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             metavar="SECONDS",
             help="how long to wait for an answer (default: %(default)g)",
         )
+    elif command == "reload":
+        parser.add_argument(
+            "--quiet",
+            action="store_true",
+            help="print nothing of the outcome, which is in the log too; the exit code tells it",
+        )
     elif command in {"pause", "resume"}:
         text = "the forward's source, as `gevproxy status` shows it"
         parser.add_argument("forward", type=_address, metavar="FORWARD", help=text)
@@ -119,7 +125,7 @@ def act(arguments: argparse.Namespace) -> int:
         return _status(arguments)
     try:
         if arguments.command == "reload":
-            return _reload(arguments.socket)
+            return _reload(arguments.socket, quiet=arguments.quiet)
         ask(arguments.socket, arguments.command, forward=str(arguments.forward), deadline=PATIENCE)
     except ControlError as error:
         print(f"gevproxy: {error}", file=sys.stderr)
@@ -128,10 +134,16 @@ def act(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _reload(path: Path) -> int:
-    """Return 0 and print what changed, or 78 and print every problem of the configuration."""
+def _reload(path: Path, *, quiet: bool) -> int:
+    """Return 0 and print what changed, or 78 and print every problem of the configuration.
+
+    `quiet` leaves the printing out: in a unit, the log has it all and our words would stand in it.
+    """
     outcome = ask(path, "reload", deadline=RELOAD_PATIENCE)
-    if problems := outcome.get("problems"):
+    problems = outcome.get("problems")
+    if quiet:
+        return EXIT_CONFIG if problems else 0
+    if problems:
         print(
             *problems, "nothing was changed: the relay runs on as before", sep="\n", file=sys.stderr
         )

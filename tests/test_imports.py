@@ -17,6 +17,7 @@ FLOORS = {
     "gevproxy.log": 0,
     "gevproxy.backoff": 0,
     "gevproxy.watcher": 0,
+    "gevproxy.rights": 0,
     "gevproxy.gearman.packet": 1,
     "gevproxy.gearman.job": 1,
     "gevproxy.gearman.certificate": 1,

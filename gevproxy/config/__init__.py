@@ -4,7 +4,7 @@
 """
 
 from gevproxy.config.address import parse_address
-from gevproxy.config.keys import resolve_key
+from gevproxy.config.keys import CREDENTIALS_FOLDER, ELSEWHERE, credentials, resolve_key
 from gevproxy.config.load import DEFAULT_PATHS, load
 from gevproxy.config.model import (
     Config,
@@ -22,7 +22,9 @@ from gevproxy.config.model import (
 from gevproxy.config.schema import schema_text
 
 __all__ = [
+    "CREDENTIALS_FOLDER",
     "DEFAULT_PATHS",
+    "ELSEWHERE",
     "Config",
     "Expect",
     "ForwardConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "Substitute",
     "TlsConfig",
     "UniquePolicy",
+    "credentials",
     "load",
     "parse_address",
     "resolve_key",

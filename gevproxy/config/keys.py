@@ -8,10 +8,20 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from gevproxy.config.model import Config
 from gevproxy.errors import ConfigError, Problem
 
 FILE = "file:"
 CREDENTIAL = "credential:"
+
+CREDENTIALS_FOLDER = "CREDENTIALS_DIRECTORY"
+"""The variable that systemd sets for a unit with LoadCredential=."""
+
+ELSEWHERE = "\0"
+"""In that variable's place: we check for a unit that we are not. No real environment holds a NUL.
+
+Each credential is then taken as given, and a stand-in is what `resolve_key` returns.
+"""
 
 MAX_KEY_FILE = 4096
 """Bytes; a password is one line, and Mod-Gearman uses its first 32 bytes."""
@@ -29,15 +39,25 @@ def resolve_key(spec: str, *, environ: Mapping[str, str]) -> bytes:
         return _read(Path(path), f"the key file {path}", private=True)
     if spec.startswith(CREDENTIAL):
         name = spec.removeprefix(CREDENTIAL)
-        return _read(_credential(name, environ), f'the credential "{name}"', private=False)
+        credential = _credential(name, environ)
+        if environ[CREDENTIALS_FOLDER] == ELSEWHERE:
+            return b"stand-in"
+        return _read(credential, f'the credential "{name}"', private=False)
     return spec.encode()
+
+
+def credentials(config: Config) -> list[str]:
+    """Return the names of all credentials that a configuration's forwards use, each once."""
+    specs = [spec for each in config.forwards for spec in (*each.decrypt, each.encrypt or "")]
+    names = (spec.removeprefix(CREDENTIAL) for spec in specs if spec.startswith(CREDENTIAL))
+    return list(dict.fromkeys(names))
 
 
 def _credential(name: str, environ: Mapping[str, str]) -> Path:
     what = f'the credential "{name}"'
     if not name or "/" in name or name in (".", ".."):
         raise _unusable(what, 'has no valid name: write "credential:NAME" as in LoadCredential=')
-    folder = environ.get("CREDENTIALS_DIRECTORY")
+    folder = environ.get(CREDENTIALS_FOLDER)
     if not folder:
         raise _unusable(
             what,

@@ -1,8 +1,11 @@
 """`gevproxy check`: exit codes, and `--connect` against every kind of far end."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,108 @@ def test_a_name_that_does_not_exist(tmp_path: Path, gearmand_a: Gearmand) -> Non
     code, output = check(tmp_path, gearmand_a.address, "no-such-host.invalid:4730", "--connect")
     assert code == 1
     assert "no-such-host.invalid:4730: connect: name not found" in output
+
+
+# --- check --as USER ------------------------------------------------------------------------------
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+FORWARD = {"remote_queue": "127.0.0.1:4731/q"}
+
+
+def check_as(user: str, *folders: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Check files and folders with the rights of a user."""
+    options = [word for folder in folders for word in ("--config", str(folder))]
+    return subprocess.run(
+        [sys.executable, "-m", "gevproxy", "check", "--as", user, *options],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that everybody can look into, as nobody can into pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def write(folder: Path, name: str, **options: object) -> Path:
+    """Write a configuration of one forward."""
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps({"queues": {f"127.0.0.1:4730/{name}": {**FORWARD, **options}}}))
+    return file
+
+
+@needs_root
+def test_a_key_that_root_can_read_and_the_daemon_cannot_is_a_problem(open_folder: Path) -> None:
+    (open_folder / "key").write_text("secret")
+    (open_folder / "key").chmod(0o600)
+    file = write(open_folder, "q", encrypt="file:key")
+    done = check_as("nobody", file)
+    assert done.returncode == 78
+    assert f"the key file {open_folder}/key cannot be read: Permission denied" in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert check_as("root", file).returncode == 0
+
+
+@needs_root
+def test_a_callback_is_imported_with_the_rights_of_the_user(open_folder: Path) -> None:
+    (open_folder / "who.py").write_text(
+        "import os\n"
+        "assert os.getresuid() == os.getresgid() == (65534,) * 3 and os.getgroups() == [65534]\n"
+        "def same(data, job):\n    return data\n"
+    )
+    done = check_as("nobody", write(open_folder, "q", data_callback="who.py:same"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_root
+def test_a_credential_is_unverifiable_outside_the_unit(open_folder: Path) -> None:
+    """But is looked at where there are some; and several files are one configuration."""
+    files = [
+        write(open_folder, "a", encrypt="credential:one"),
+        write(open_folder, "b", decrypt=["credential:one", "credential:two"]),
+    ]
+    done = check_as("nobody", *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "ok: 2 forwards",
+        "note: credential:one is unverifiable outside the unit",
+        "note: credential:two is unverifiable outside the unit",
+    ]
+    (open_folder / "one").write_text("secret")
+    done = check_as("nobody", *files, CREDENTIALS_DIRECTORY=str(open_folder))
+    assert done.returncode == 78
+    assert 'the credential "two" cannot be read' in done.stderr
+
+
+def test_nobody_becomes_who_there_is_not(open_folder: Path) -> None:
+    done = check_as("no-such-user", open_folder)
+    assert done.returncode == 2
+    assert "there is no user 'no-such-user' on this host" in done.stderr
+
+
+@needs_root
+def test_only_root_becomes_somebody_else(open_folder: Path) -> None:
+    # Loaded as root: nobody else may be able to look into the folder of this environment.
+    code = (
+        "import os, sys\n"
+        "from gevproxy.__main__ import main\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "sys.exit(main(['check', '--as', 'root', '--config', sys.argv[1]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(open_folder)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "only root can check with the rights of root: use sudo" in done.stderr

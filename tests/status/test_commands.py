@@ -179,6 +179,19 @@ def test_reload_says_what_changed(relay: Relay, gearmand_a: Gearmand, gearmand_b
     assert (said.returncode, said.stdout) == (0, "reloaded\n")
 
 
+def test_a_quiet_reload_tells_it_by_its_exit_code_alone(relay: Relay) -> None:
+    """As the unit's ExecReload= has it: what it says would stand between the records of the log."""
+    said = gevproxy(relay, "reload", "--quiet")
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    relay.configure({"queues": {}})
+    said = gevproxy(relay, "reload", "--quiet")
+    assert (said.returncode, said.stdout, said.stderr) == (78, "", "")
+    assert relay.events("reload_refused")
+    said = gevproxy(None, "reload", "--quiet", "--socket", "/nowhere/control.sock")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "no gevproxy listens at /nowhere/control.sock" in said.stderr
+
+
 def test_reload_prints_every_problem_and_changes_nothing(
     relay: Relay, gearmand_a: Gearmand
 ) -> None:

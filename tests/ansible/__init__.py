@@ -1,0 +1,1 @@
+"""The Ansible collection: what it says of itself."""

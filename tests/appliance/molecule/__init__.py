@@ -1,0 +1,1 @@
+"""The Ansible role on booted systems."""
