@@ -250,7 +250,7 @@ class DeadLetters:
         The batch of such a line was never confirmed to anybody.
         """
         while True:
-            fd = os.open(self._current, os.O_RDWR | os.O_APPEND | flags, 0o600)
+            fd = os.open(self._current, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | flags, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 if _is_named(fd, self._current):

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from gevproxy.dead_letters import DeadLetterError, DeadLetters, Letter, decode, encode
 from tests.dead_letters.letters import content, letter, letters, written
 from tests.kit.eventually import eventually
+from tests.kit.means import lack
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -169,7 +171,11 @@ def test_a_file_where_the_folder_should_be(folder: Path) -> None:
 
 def test_a_disk_that_is_full(folder: Path) -> None:
     folder.mkdir()
-    (folder / "dead-letters.jsonl").symlink_to("/dev/full")
+    device = Path("/dev/full").stat().st_rdev
+    try:
+        os.mknod(folder / "dead-letters.jsonl", 0o600 | stat.S_IFCHR, device)
+    except PermissionError:
+        lack("a device node cannot be made without root")
     with pytest.raises(DeadLetterError, match="No space left on device"):
         DeadLetters(folder).write(letters(1))
 
@@ -442,3 +448,14 @@ def test_many_writers_share_a_folder(folder: Path) -> None:
         for thread in writers:
             thread.join()
     assert sorted(written(folder), key=lambda each: each.time) == letters(200)
+
+
+def test_a_link_in_the_place_of_the_segment_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    """Root may replay in a folder of the relay's user, who must not reach root's files that way."""
+    other = tmp_path / "other"
+    other.write_bytes(b"no line end")
+    folder.mkdir(exist_ok=True)
+    (folder / "dead-letters.jsonl").symlink_to(other)
+    with pytest.raises(DeadLetterError):
+        DeadLetters(folder).close_current()
+    assert other.read_bytes() == b"no line end"
