@@ -97,12 +97,15 @@ def connect(server: Server, tls: Tls | None) -> Transport:
         raise LinkError(reason_of(error)) from error
     except UnicodeError as error:  # a label that IDNA cannot encode
         raise LinkError("name not found") from error
-    if sock.getsockname() == sock.getpeername():
-        # A port of this host where nobody listens can be met by our own outgoing port.
+    try:
+        if sock.getsockname() == sock.getpeername():
+            # A port of this host where nobody listens can be met by our own outgoing port.
+            raise ConnectionRefusedError
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:  # getpeername() too, of a peer that accepts and resets at once
         sock.close()
-        raise LinkError("refused")
-    sock.settimeout(None)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raise LinkError(reason_of(error)) from error
     if tls is None:
         return sock
     left = CONNECT_DEADLINE - (time.monotonic() - begun)
