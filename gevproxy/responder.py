@@ -27,6 +27,9 @@ from gevproxy.gearman import Assigned, Link, LinkEvents, ServerError, Worker
 from gevproxy.gearman.tls import Tls
 from gevproxy.log import Event, EventLog
 
+FLAPS: Final = 20
+"""Times a minute that coming and going is written; a peer that flaps faster is summed up."""
+
 HANDFUL: Final = 4
 """Jobs at once: checks are few, and each answer takes time that belongs to the forwards."""
 
@@ -120,11 +123,11 @@ class Responder:
     def _on_up(self, worker: Worker) -> None:
         self._worker = worker
         worker.register(_CLIENT_ID)
-        self._log.emit(Event.STATUS_QUEUE_UP, "the status queue's gearmand answered")
+        self._log.sparse(Event.STATUS_QUEUE_UP, "the status queue's gearmand answered", first=FLAPS)
 
     def _on_over(self, error: GearmanError) -> None:
         self._worker = None
-        self._log.emit(Event.STATUS_QUEUE_LOST, f"lost: {error}")
+        self._log.sparse(Event.STATUS_QUEUE_LOST, f"lost: {error}", first=FLAPS)
 
     def _on_failed(self, error: GearmanError) -> None:
         self._log.sparse(Event.STATUS_QUEUE_AWAY, f"no connection: {error}")
