@@ -97,7 +97,7 @@ class Forward:
         tls: tuple[Tls | None, Tls | None],
         letterbox: Letterbox,
         max_packet: int,
-        on_crash: Callable[["Forward", Exception], None],
+        on_crash: Callable[["Forward", BaseException], None],
         clock: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
     ) -> None:
@@ -125,6 +125,7 @@ class Forward:
         self._queue = FullQueue(self._rng)  # the target's
         self._refusals = Refusals()
         self._paused = False
+        self._aborted = ""  # the reason in words
         self.stopping = False
         self.drain_seconds = 0.0
         self._drain_deadline = 0.0
@@ -215,10 +216,15 @@ class Forward:
         self._paused = paused
         self.settle()
 
-    def abort(self) -> None:
-        """Cut every connection and greenlet now; what is held is at the source again."""
+    def abort(self, why: str = "") -> None:
+        """Cut every connection and greenlet now; what is held is at the source again.
+
+        `why` is the state until another forward takes this one's place.
+        """
+        self._aborted = why
         self._source.abort()
         self._target.abort()
+        self._worker = self._client = None
         self._give_back()
         self._greenlets.kill(block=False)
         self.stopped.set()
@@ -240,6 +246,8 @@ class Forward:
 
     def reasons(self) -> tuple[str, ...]:
         """Say in words why the forward does not run; empty where it does."""
+        if self._aborted:
+            return (self._aborted,)
         reasons = []
         if self._client is None and not (self.stopping and self._worker is None):
             reasons.append(f"target away: {self._target.reason}")
@@ -661,5 +669,7 @@ class Forward:
         """Run a greenlet; an error in it costs this forward a restart, and no other anything."""
         try:
             function(*args)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported and mended
+        except (gevent.GreenletExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is reported and mended
             self._on_crash(self, error)

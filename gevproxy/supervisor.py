@@ -265,7 +265,7 @@ class Supervisor:
             forward.pause(True)
         forward.start()
 
-    def _on_crash(self, forward: Forward, error: Exception) -> None:
+    def _on_crash(self, forward: Forward, error: BaseException) -> None:
         """Start a forward anew after a delay. Called once per greenlet that dies."""
         key = forward.config.key
         if self._forwards.get(key) is not forward or forward.stopped.is_set():
@@ -273,7 +273,7 @@ class Supervisor:
         counters = self._counters[key]
         counters.crashes += 1
         self._log.emit(Event.FORWARD_CRASHED, repr(error), forward=key, exc_info=error)
-        forward.abort()
+        forward.abort(f"crashed: {type(error).__name__}")
         if not self._stopping:
             gevent.spawn_later(self._restart_delay(key), self._succeed, forward)
 

@@ -39,6 +39,10 @@ class CallbackJob:
     unique: bytes
 
 
+_GREENLETS_END: Final = "GreenletExit"
+"""Raised at a greenlet that is killed. By name, as this floor knows no greenlets."""
+
+
 class Callback:
     """Calls a function and takes its word: new text, new text and unique, or DROP."""
 
@@ -84,7 +88,9 @@ class Callback:
         started = self._clock()
         try:
             return self._function(text, about)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or type(error).__name__ == _GREENLETS_END:
+                raise
             what = f"{self._name} raised {type(error).__name__}{raised_at(error)}"
             raise StageError(f"stage data_callback: {what}") from None
         finally:

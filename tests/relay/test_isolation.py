@@ -196,6 +196,7 @@ def test_a_crashed_forward_takes_no_more_jobs(gearmand_a: Gearmand) -> None:
         jobs = (Job(HERE, b"%d" % number, bytes(100_000)) for number in range(50))
         submit(gearmand_a.port, ledger.book(jobs))
         crashed = proxy.wait_event("forward_crashed")
+        assert proxy.only_stats()["reasons"] == ["crashed: RuntimeError"]
         proxy.wait_event("source_up", since=proxy.records.index(crashed))
         eventually(
             lambda: 0 < len(target.pending) == proxy.only_stats()["in_flight"],

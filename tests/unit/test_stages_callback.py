@@ -4,10 +4,12 @@ import dataclasses
 import operator
 import sys
 import traceback
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gevent import GreenletExit
 
 import gevproxy
 from gevproxy.config.model import QueueAddress
@@ -163,13 +165,29 @@ def test_the_place_is_in_the_callbacks_own_file(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(1), MemoryError(), RecursionError(), StageError("payload-4711")]
+    "error",
+    [
+        SystemExit(1),
+        MemoryError(),
+        RecursionError(),
+        StageError("payload-4711"),
+        BaseException("payload-4711"),
+        CancelledError(),
+    ],
 )
 def test_whatever_a_callback_raises_is_a_stage_error(error: BaseException) -> None:
     def fail(_data: bytes, _job: CallbackJob) -> bytes:
         raise error
 
     assert f"rules:special raised {type(error).__name__} at " in refusal(callback(fail))
+
+
+def test_a_greenlet_that_is_killed_is_no_failure() -> None:
+    def killed(_data: bytes, _job: CallbackJob) -> bytes:
+        raise GreenletExit
+
+    with pytest.raises(GreenletExit):
+        callback(killed)(TEXT, JOB)
 
 
 def test_what_is_raised_from_outside_passes() -> None:
