@@ -152,7 +152,8 @@ class Client(Peer, Generic[Token]):
         elif type_ is PacketType.OPTION_RES:
             for _ in many:
                 if not self._option_is_next:
-                    raise ProtocolError("OPTION_RES in the place of JOB_CREATED")
+                    why = "in the place of JOB_CREATED" if self._fifo else "that answers nothing"
+                    raise ProtocolError(f"OPTION_RES {why}")
                 self._options.popleft()
         else:
             super()._handle(type_, many, events)

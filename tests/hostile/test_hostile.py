@@ -136,7 +136,7 @@ AT_THE_TARGET: dict[str, Case] = {
     **AT_EITHER_END,
     "a confirm": says(once(response(Kind.JOB_CREATED, b"h")), "JOB_CREATED that answers no"),
     "a refusal": says(once(response(Kind.ERROR, b"c", b"t")), "ERROR that answers no submission"),
-    "an option": says(once(response(Kind.OPTION_RES, b"o")), "OPTION_RES that answers no"),
+    "an option": says(once(response(Kind.OPTION_RES, b"o")), "OPTION_RES "),
     "NO_JOBs": says(often(response(Kind.NO_JOB)), "unexpected NO_JOB"),
     "updates": says(often(response(Kind.WORK_STATUS, b"h", b"1", b"2")), ""),
     "two confirms": answers(
