@@ -31,7 +31,7 @@ demo: $(VENV)/.demo ## show the relay at work between two job servers on this ma
 test soak servers bench: export PATH := $(PATH):/usr/sbin
 
 test: setup servers ## install what the tests need, then run all of them
-	$(BIN)/pytest -n 6 $(ARGS)
+	$(BIN)/pytest -n 6 --dist worksteal $(ARGS)
 
 soak: setup servers ## random faults while jobs flow: make soak JOBS=1000000 FAULTS=200 SEED=1
 	$(BIN)/python -m tests.chaos.soak --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED)
