@@ -62,7 +62,7 @@ stopped = Happening()
 gevent.signal_handler(signal.SIGTERM, stopped.set)
 log = EventLog(open_log())
 queue, folder = sys.argv[1:]
-responder = Fragile(parse_address(queue), reply, log) if queue else None
+responder = Fragile(parse_address(queue), None, reply, log) if queue else None
 if responder:
     responder.start()
 commands = Commands(
