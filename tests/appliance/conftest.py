@@ -22,6 +22,9 @@ from tests.appliance.roots import NEEDED, SUITES, BedError, host, locked
 from tests.appliance.traffic import SOURCE, TARGET, Traffic, finish
 from tests.kit.eventually import eventually
 
+ABORTED = "Fatal Python error: Aborted"
+"""The first line of what faulthandler writes; it ends where the next record begins."""
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -258,8 +261,18 @@ class Relay:
         eventually(self.is_running, deadline, what="gevproxy is active")
 
     def log_lines(self) -> list[str]:
-        """Return what the program itself has written to the journal, a line each."""
-        return self.bed.out("journalctl", "--no-pager", "-tgevproxy", "-ocat").splitlines()
+        """Return what the program itself has written to the journal, a line each.
+
+        Without the stacks that it writes when the watchdog ends it, which are no records.
+        """
+        lines = self.bed.out("journalctl", "--no-pager", "-tgevproxy", "-ocat").splitlines()
+        kept: list[str] = []
+        in_stack = False
+        for line in lines:
+            in_stack = line == ABORTED or (in_stack and not line.startswith("{"))
+            if not in_stack:
+                kept.append(line)
+        return kept
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the log's records of an event."""
