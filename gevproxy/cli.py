@@ -44,21 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--debug", action="store_true", help="write a record for each job")
     run.set_defaults(act=_run)
 
-    check = commands.add_parser("check", help="check the configuration and change nothing")
-    _add_config(check)
-    check.add_argument(
-        "--connect",
-        action="store_true",
-        help="also connect to both ends of every forward and ping them: is the firewall open?",
-    )
-    check.add_argument(
-        "--as",
-        dest="user",
-        metavar="USER",
-        help="check with the rights of this user, as root: can the daemon read its keys and "
-        "callbacks? Credentials are taken as given: only the unit has them",
-    )
-    check.set_defaults(act=_check)
+    _add_check(commands.add_parser("check", help="check the configuration and change nothing"))
 
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     schema.set_defaults(act=_schema)
@@ -78,6 +64,23 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_arguments(show)
     show.set_defaults(act=demo.main)
     return parser
+
+
+def _add_check(check: argparse.ArgumentParser) -> None:
+    _add_config(check)
+    check.add_argument(
+        "--connect",
+        action="store_true",
+        help="also connect to both ends of every forward and ping them: is the firewall open?",
+    )
+    check.add_argument(
+        "--as",
+        dest="user",
+        metavar="USER",
+        help="check with the rights of this user, as root: can the daemon read its keys and "
+        "callbacks? Credentials are taken as given: only the unit has them",
+    )
+    check.set_defaults(act=_check)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,12 @@
-"""Every error that this program raises on purpose; three are declared where they are raised.
+"""Every error that this program raises on purpose; some are declared where they are raised.
 
     GevproxyError
     +-- ConfigError            the configuration cannot be used; carries every problem found
     +-- StageError             a stage refuses a job (wrong key, failing callback, ...)
     +-- DeadLetterError        a dead letter cannot be written or read (dead_letters.py)
     +-- ControlError           a running relay gave no answer (control_client.py)
+    +-- RightsError            another user's rights cannot be taken (rights.py)
+    +-- Untranslatable         a callback in Perl that is no rule of ours (convert/substitute.py)
     +-- DemoError              the demo cannot go on (demo/processes.py)
     +-- GearmanError           something about a peer
         +-- ProtocolError      the peer broke the Gearman protocol; its connection must go

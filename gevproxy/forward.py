@@ -38,7 +38,7 @@ from gevproxy.gearman import (
 )
 from gevproxy.gearman.tls import Tls
 from gevproxy.letterbox import Letterbox
-from gevproxy.log import Event, EventLog
+from gevproxy.log import FLAPS, Event, EventLog
 from gevproxy.refusals import FullQueue, Refusals
 from gevproxy.report import Moment, Report
 from gevproxy.stages import Pipeline
@@ -67,9 +67,6 @@ MOST_UNREAD: Final = SOURCE_BACKLOG // 2
 """The same for an asynchronous forward, whose source sends jobs only for grabs that it has read:
 one that takes no completions, and so many, takes nothing at all.
 """
-
-FLAPS: Final = 20
-"""Times a minute that coming and going is written; a peer that flaps faster is summed up."""
 
 _QUEUE_FULL: Final = "QUEUE_ERROR"
 """gearmand's code for a queue over its maxqueue; every other code is a refusal."""

@@ -36,7 +36,7 @@ class Heart:
 
     @property
     def place(self) -> memoryview:
-        """Where the stage that runs is noted ."""
+        """Where the stage that runs is noted."""
         return self._view[watcher.NOTE]
 
     def log_to(self, destination: str) -> None:

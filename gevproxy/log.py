@@ -25,6 +25,9 @@ SUM_UP_AFTER: Final = 60.0
 """Seconds in which repeats of one record are counted instead of written."""
 
 
+FLAPS: Final = 20
+"""Times a minute that coming and going is written; a peer that flaps faster is summed up."""
+
 MOST_KINDS: Final = 100
 """Different records that are told apart while they repeat: texts of peers and stages vary."""
 

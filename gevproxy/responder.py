@@ -25,10 +25,7 @@ from gevproxy.config import QueueAddress
 from gevproxy.errors import GearmanError
 from gevproxy.gearman import Assigned, Link, LinkEvents, ServerError, Worker
 from gevproxy.gearman.tls import Tls
-from gevproxy.log import Event, EventLog
-
-FLAPS: Final = 20
-"""Times a minute that coming and going is written; a peer that flaps faster is summed up."""
+from gevproxy.log import FLAPS, Event, EventLog
 
 HANDFUL: Final = 4
 """Jobs at once: checks are few, and each answer takes time that belongs to the forwards."""
