@@ -157,6 +157,8 @@ class Daemon:
         """Start everything, then take orders until the stop is done."""
         for number, order in _SIGNALS.items():
             gevent.signal_handler(number, self._orders.put_nowait, order)
+        # Before the first job can come: a loop that stands still in its first second is named too.
+        self._heart.beat(time.monotonic())
         self._supervisor.start()
         self._serve_status_queue()
         self._control.start()
