@@ -4,13 +4,17 @@ Many jobs are asked for and held at once on one connection (gearmand allows it: 
 give 50 JOB_ASSIGN_UNIQ). This file decides nothing about when to grab; it knows what is
 outstanding and refuses what was never asked for. CANT_DO is never sent: gearmand takes held and
 granted jobs back on it, and their completions get JOB_NOT_FOUND.
+
+A worker may submit jobs too, on the same connection: that is how a late check is answered.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Final, NamedTuple
 
 from gevproxy.errors import ProtocolError
+from gevproxy.gearman.client import Confirmed, Refused
 from gevproxy.gearman.job import Handle, Job
 from gevproxy.gearman.packet import (
     HEADER,
@@ -24,6 +28,9 @@ from gevproxy.gearman.peer import MAX_NAME, Peer, in_words, long_name
 
 _new_tuple: Final = tuple.__new__
 _GRAB: Final = encode(PacketType.GRAB_JOB_UNIQ)
+
+_JOB_NOT_FOUND: Final = b"JOB_NOT_FOUND"
+"""The code of an ERROR about a completion; a submission gets any other, in its place."""
 
 
 class Assigned(NamedTuple):
@@ -46,10 +53,11 @@ class Worker(Peer):
     with each job, so it doubles with every round trip in which each grab brought a job, and falls
     to one when the queue is empty. `empty` and `asleep` are what the server last said and was told.
 
-    Events of `receive`: Assigned, ServerError, and Oversized for a job over `max_packet`.
+    Events of `receive`: Assigned, ServerError, and Oversized for a job over `max_packet`; Confirmed
+    and Refused for what was submitted.
     """
 
-    __slots__ = ("_function", "asleep", "empty", "outstanding", "wanted")
+    __slots__ = ("_function", "_submitted", "asleep", "empty", "outstanding", "wanted")
 
     def __init__(self, function: bytes, max_packet: int = MAX_PACKET) -> None:
         super().__init__(max_packet)
@@ -58,6 +66,7 @@ class Worker(Peer):
         self.wanted = 1
         self.empty = False
         self.asleep = False
+        self._submitted: deque[object] = deque()  # tokens, in the order of their answers
 
     def register(self, client_id: bytes) -> None:
         """Say who we are and what we take. `client_id` holds no space: gearadmin splits there."""
@@ -100,6 +109,14 @@ class Worker(Peer):
         """Send any other WORK_* packet about a job that is held."""
         self.outbox.add(type_, handle, *args)
 
+    def submit(self, token: object, function: bytes, unique: bytes, workload: bytes) -> None:
+        """Submit a background job; its Confirmed or Refused brings the token back.
+
+        ValueError, with nothing sent, where `function` or `unique` holds a NUL.
+        """
+        self.outbox.add(PacketType.SUBMIT_JOB_BG, function, unique, workload)
+        self._submitted.append(token)
+
     def _handle(self, type_: PacketType, many: list[list[bytes]], events: list[object]) -> None:
         if type_ is PacketType.JOB_ASSIGN_UNIQ:
             self._assigned(many, events)
@@ -113,7 +130,13 @@ class Worker(Peer):
             self.empty = False
         elif type_ is PacketType.ERROR:
             for code, text in many:
-                events.append(ServerError(in_words(code), in_words(text)))
+                said = in_words(code), in_words(text)
+                if self._submitted and code != _JOB_NOT_FOUND:
+                    events.append(Refused(self._submitted.popleft(), *said))
+                else:
+                    events.append(ServerError(*said))
+        elif type_ is PacketType.JOB_CREATED:
+            self._created([Handle(handle) for (handle,) in many], events)
         else:
             super()._handle(type_, many, events)
 
@@ -139,6 +162,15 @@ class Worker(Peer):
             raise ProtocolError("JOB_ASSIGN_UNIQ for a queue that was never asked for")
         if len(jobs) < len(many):
             self._answered("JOB_ASSIGN_UNIQ")
+
+    def _created(self, handles: list[Handle], events: list[object]) -> None:
+        """Pair confirms with what was submitted, as far as there is any."""
+        good = handles[: len(self._submitted)]
+        if good:
+            tokens = [self._submitted.popleft() for _ in good]
+            events.append(Confirmed(tokens, good, 0))  # nobody asks which coalesced
+        if len(good) < len(handles):
+            raise ProtocolError("unexpected JOB_CREATED")
 
     def _handle_oversized(self, packet: Oversized, events: list[object]) -> None:
         self._answered(packet.error.name)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gevproxy.gearman.client import Confirmed, Refused
 from gevproxy.gearman.job import Handle, Job
 from gevproxy.gearman.packet import RESPONSE, PacketType, encode
 from gevproxy.gearman.peer import PING_HANDLE
@@ -132,6 +133,34 @@ def test_of_a_long_text_the_beginning_is_read() -> None:
     worker = new_worker()
     (error,) = worker.receive(response(PacketType.ERROR, b"c" * 10_000, b"t" * 10_000))
     assert error == ServerError("c" * 256, "t" * 256)
+
+
+def test_what_a_worker_submits_is_answered_in_order_among_errors_about_its_jobs() -> None:
+    worker = new_worker()
+    for token in "abc":
+        worker.submit(token, b"results", b"u", b"w\0")
+    assert worker.outbox.take() == 3 * encode(PacketType.SUBMIT_JOB_BG, b"results", b"u", b"w\0")
+    data = (
+        response(PacketType.JOB_CREATED, b"H:a:7")
+        + response(PacketType.ERROR, b"JOB_NOT_FOUND", b"no job")
+        + response(PacketType.ERROR, b"QUEUE_ERROR", b"full")
+        + response(PacketType.JOB_CREATED, b"H:a:8")
+    )
+    assert worker.receive(data) == [
+        Confirmed(["a"], [Handle(b"H:a:7")], 0),
+        ServerError("JOB_NOT_FOUND", "no job"),
+        Refused("b", "QUEUE_ERROR", "full"),
+        Confirmed(["c"], [Handle(b"H:a:8")], 0),
+    ]
+    assert worker.receive(response(PacketType.ERROR, b"OTHER", b"")) == [ServerError("OTHER", "")]
+
+
+def test_a_submission_that_is_none_leaves_nothing_behind() -> None:
+    worker = new_worker()
+    with pytest.raises(ValueError, match="NUL"):
+        worker.submit("a", b"res\0ults", b"u", b"w")
+    worker.receive(response(PacketType.JOB_CREATED, b"H:a:7"))
+    assert "unexpected JOB_CREATED" in str(worker.fault)
 
 
 def test_the_ping_is_never_sent_twice() -> None:
