@@ -37,13 +37,14 @@ from gevproxy.gearman import (
     Worker,
 )
 from gevproxy.gearman.tls import Tls
+from gevproxy.late_checks import LateChecks
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import FLAPS, Event, EventLog
 from gevproxy.refusals import FullQueue, Refusals
 from gevproxy.report import Moment, Report
-from gevproxy.stages import Pipeline
+from gevproxy.stages import CheckReader, Pipeline
 from gevproxy.status import Counters, ForwardStatus
-from gevproxy.window import Held, Place, Window
+from gevproxy.window import Dated, Held, Place, Window
 
 TICK: Final = 1.0
 """Seconds between ticks: how late a deadline may be noticed."""
@@ -91,6 +92,7 @@ class Forward:
         log: EventLog,
         *,
         pipeline: Pipeline | None,
+        reader: CheckReader | None,
         tls: tuple[Tls | None, Tls | None],
         letterbox: Letterbox,
         max_packet: int,
@@ -121,6 +123,7 @@ class Forward:
         self._running: dict[Handle, Held] = {}  # sync: confirmed, not yet answered
         self._queue = FullQueue(self._rng)  # the target's
         self._refusals = Refusals()
+        self._late = LateChecks(config, reader, self._window, counters, self._log, bury=self._bury)
         self._paused = False
         self._aborted = ""  # the reason in words
         self.stopping = False
@@ -195,7 +198,9 @@ class Forward:
         self._drain_deadline = self._clock() + drain
         self.settle()
 
-    def adopt(self, config: ForwardConfig, pipeline: Pipeline | None) -> bool:
+    def adopt(
+        self, config: ForwardConfig, pipeline: Pipeline | None, reader: CheckReader | None
+    ) -> bool:
         """Go on under a new configuration, where nothing but `window_bytes` differs.
 
         Its default is a share of what all forwards may hold, and so changes with their number.
@@ -205,6 +210,7 @@ class Forward:
             return False
         self.config = config
         self._pipeline = pipeline
+        self._late.use(reader)
         self._refusals.hasten(self._clock())
         return True
 
@@ -276,9 +282,12 @@ class Forward:
 
     @property
     def _busy(self) -> int:
-        """Jobs at the target whose end we wait for, tombstones included."""
+        """Jobs whose end we wait for, at the target (tombstones included) or elsewhere.
+
+        Elsewhere are dead letters on their way to the disk, and answers to late checks.
+        """
         unconfirmed = self._client.unconfirmed if self._client is not None else 0
-        return unconfirmed + len(self._running) + self._burials
+        return unconfirmed + len(self._running) + self._burials + self._late.answering
 
     @property
     def _give_back_at(self) -> float | None:
@@ -321,9 +330,11 @@ class Forward:
 
     def _submit(self, client: Client[Held], now: float) -> None:
         """Send what is unsent: all of it (S1), or one job as a probe of a full queue (S2)."""
-        unsent = self._window.unsent
         if self._refusals.closed:
             return  # what comes behind a job that blocks would meet the same fate
+        if self._late.possible and self._worker is not None:
+            self._late.sift(self._worker, now)
+        unsent = self._window.unsent
         if self._queue.full:
             if unsent and self._queue.probe(now):
                 self._send(client, self._window.send(1))
@@ -371,6 +382,7 @@ class Forward:
 
     def _give_back(self) -> int:
         given_back = self._window.give_back()
+        self._late.forget()
         self.counters.given_back += given_back
         return given_back
 
@@ -404,6 +416,9 @@ class Forward:
                 self._take(worker, event.jobs, now)
             elif isinstance(event, Oversized):
                 self._pass_over(event, now)
+            elif isinstance(event, Confirmed | Refused):
+                if self._worker is worker:
+                    self._on_answer(worker, event)
             elif isinstance(event, ServerError):
                 self.counters.source_errors += 1
                 self._log.sparse(Event.SOURCE_ERROR, f"{event.code}: {event.text}")
@@ -416,6 +431,10 @@ class Forward:
 
     def _take(self, worker: Worker, jobs: list[Job], now: float) -> None:
         """Send jobs through the stages and line them up."""
+        if self._late.possible:
+            for job in jobs:
+                self._take_in_time(worker, job, now)
+            return
         if self._pipeline is not None or self._refusals.closed:
             for job in jobs:
                 self._take_one(worker, job, now)
@@ -427,7 +446,19 @@ class Forward:
         else:
             self._window.hold([Held(job, b"", job.workload, now) for job in jobs])
 
-    def _take_one(self, worker: Worker, job: Job, now: float) -> None:
+    def _take_in_time(self, worker: Worker, job: Job, now: float) -> None:
+        """Rows 6 and 16: take a job, or end it as a late check."""
+        if self._worker is not worker:
+            return  # a callback has waited, and the rest of the batch is at the source again
+        deadline = None if self._refusals.closed else self._late.deadline(job, now)
+        if deadline is None or now < deadline:
+            self._take_one(worker, job, now, deadline)
+        else:
+            self._late.take(worker, job, now)
+
+    def _take_one(
+        self, worker: Worker, job: Job, now: float, deadline: float | None = None
+    ) -> None:
         closed = self._refusals.closed
         outcome: Job | None = job
         refusal = ""
@@ -458,7 +489,11 @@ class Forward:
             self.counters.dropped += 1
             return
         unique = outcome.unique if self._keeps_unique else b""
-        self._window.hold([Held(job, unique, outcome.workload, now)])
+        if deadline is None:
+            held = Held(job, unique, outcome.workload, now)
+        else:
+            held = Dated(job, unique, outcome.workload, now, deadline)
+        self._window.hold([held])
 
     def _pass_over(self, oversized: Oversized, now: float) -> None:
         """Block for a job that was too large to be read; it is held without its payload."""
@@ -466,6 +501,16 @@ class Forward:
         job = Job(Handle(oversized.handle), b"", b"", b"")
         self._window.park(Held(job, b"", b"", now))
         self._block(str(oversized.error), job)
+
+    def _on_answer(self, worker: Worker, event: Confirmed[Held] | Refused[Held]) -> None:
+        """Row 17: the source has answers to late checks, or refuses one (rows 12 and 13)."""
+        if isinstance(event, Confirmed):
+            self._late.answered(worker, event.tokens)
+            if self._refusals.answer_taken():
+                self._log.emit(Event.FORWARD_UNBLOCKED, "a late check has been answered")
+        elif self._late.refused(event.token):
+            why = f"source refused the answer to a late check: {event.code}: {event.text}"
+            self._refuse(event.token, why, may_end=self._refusals.answer_refused())
 
     # The target's events.
 

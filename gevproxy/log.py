@@ -185,6 +185,18 @@ class Event(Enum):
         "A stage or the target refused a job; it is in the dead letters and ended at the source.",
         "Read the reason and mend it, then `gevproxy dead-letters replay`.",
     )
+    LATE_CHECK = (
+        "late_check",
+        logging.WARNING,
+        "A check was older than `max_age` and was not sent; the message says what became of it.",
+        "After an outage: nothing. Else see what keeps checks from being sent, and the clocks.",
+    )
+    AGE_UNKNOWN = (
+        "age_unknown",
+        logging.WARNING,
+        "A forward with `max_age` cannot read a job, and passes it on whatever its age.",
+        "Give the forward `decrypt`, or take `max_age` away.",
+    )
     CALLBACK_SLOW = (
         "callback_slow",
         logging.WARNING,

@@ -24,7 +24,15 @@ class Refusals:
     tried in spite of it. `closed` is a block without a comeback: no job may pass.
     """
 
-    __slots__ = ("_by_stages", "_by_target", "_comeback_at", "blocked", "closed", "comeback")
+    __slots__ = (
+        "_by_source",
+        "_by_stages",
+        "_by_target",
+        "_comeback_at",
+        "blocked",
+        "closed",
+        "comeback",
+    )
 
     def __init__(self) -> None:
         self.blocked = ""
@@ -32,6 +40,7 @@ class Refusals:
         self._comeback_at = 0.0
         self._by_stages = 0  # in a row, as the jobs came from the source
         self._by_target = 0  # in a row, as the target answered
+        self._by_source = 0  # answers to late checks, in a row
 
     def stage_failed(self) -> bool:
         """Count a job that a stage refuses; True while such a job may be ended."""
@@ -43,6 +52,17 @@ class Refusals:
         self._by_target += 1
         return self._by_target <= MAX_FAILURES and not self.comeback
 
+    def answer_refused(self) -> bool:
+        """Count a late check whose answer the source refuses; True while it may be ended."""
+        self._by_source += 1
+        return self._by_source <= MAX_FAILURES and not self.comeback
+
+    def answer_taken(self) -> bool:
+        """Note an answer that is at the source; True where that ends a block by such refusals."""
+        blocking = self.comeback and self._by_source > MAX_FAILURES
+        self._by_source = 0
+        return blocking and self._end()
+
     def stages_passed(self) -> None:
         """Note a job that went through the stages."""
         self._by_stages = 0
@@ -50,8 +70,10 @@ class Refusals:
     def target_took(self) -> bool:
         """Note a job that is at the target; True where that ends a block."""
         self._by_target = 0
-        if not self.comeback:
-            return False
+        return self.comeback and self._end()
+
+    def _end(self) -> bool:
+        """End the block."""
         self.blocked = ""
         self.comeback = False
         return True

@@ -145,6 +145,7 @@ def _of_forward(forward: ForwardStatus) -> list[tuple[str, str]]:
         "dead_letters": counts["dead_lettered"],
         "dropped": counts["dropped"],
         "jobs": counts["received"],
+        "late": counts["late"],
         "retries": counts["retries"],
     }
     gauges = {

@@ -26,9 +26,9 @@ class Counters:
     dead_lettered: int = 0
     """Written to a dead letter file, then completed."""
     dropped: int = 0
-    """Completed without being sent, because a callback said so."""
+    """Completed without being sent: a callback said so, or a check was late."""
     answered: int = 0
-    """Ended with a result or a failure that the submitter sees (sync forwards)."""
+    """Ended with a result or a failure that the submitter sees: on sync forwards; late checks."""
     given_back: int = 0
     """At the source's queue again, because a connection ended or the forward left."""
 
@@ -44,6 +44,8 @@ class Counters:
     """Jobs that a stage or the target refused."""
     timeouts: int = 0
     """Sync jobs that had no answer in time."""
+    late: int = 0
+    """Checks over `max_age`, which were not sent; each is in answered, dropped or dead_lettered."""
     source_losses: int = 0
     """Source connections that had been up and ended against our will."""
     target_losses: int = 0

@@ -23,7 +23,7 @@ from gevproxy.gearman import Server
 from gevproxy.gearman.tls import Tls
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog
-from gevproxy.stages import Pipeline
+from gevproxy.stages import CheckReader, Pipeline
 from gevproxy.status import Counters, ServerStatus, Status
 from gevproxy.tls_files import read_tls
 
@@ -46,6 +46,7 @@ class Plan:
 
     config: Config
     pipelines: Mapping[str, Pipeline | None]
+    readers: Mapping[str, CheckReader | None]
     tls: Mapping[Server, Tls]
 
 
@@ -62,12 +63,14 @@ def make_plan(
     taken over, and with it the forwards.
     """
     pipelines: dict[str, Pipeline | None] = {}
+    readers: dict[str, CheckReader | None] = {}
     problems: list[Problem] = []
     for forward in config.forwards:
         try:
             pipelines[forward.key] = stages.build(
                 forward, environ=environ, on_slow=on_slow, place=place
             )
+            readers[forward.key] = stages.check_reader(forward, environ=environ)
         except ConfigError as error:
             problems += [replace(p, file=forward.file, line=forward.line) for p in error.problems]
     tls: Mapping[Server, Tls] = {}
@@ -77,7 +80,7 @@ def make_plan(
         problems += error.problems
     if problems:
         raise ConfigError(tuple(problems))
-    return Plan(config, pipelines, tls)
+    return Plan(config, pipelines, readers, tls)
 
 
 def _tls_of(forward: ForwardConfig, plan: Plan) -> tuple[Tls | None, Tls | None]:
@@ -152,7 +155,11 @@ class Supervisor:
         for key, forward in self._forwards.items():
             new = wanted.get(key)
             same = new is not None and same_limits and forward.tls == _tls_of(new, plan)
-            if new is not None and same and forward.adopt(new, plan.pipelines[key]):
+            if (
+                new is not None
+                and same
+                and forward.adopt(new, plan.pipelines[key], plan.readers[key])
+            ):
                 continue
             (changes.changed if new else changes.removed).append(key)
             if not forward.stopping:
@@ -253,6 +260,7 @@ class Supervisor:
             self._counters[config.key],
             self._log,
             pipeline=self._plan.pipelines[config.key],
+            reader=self._plan.readers[config.key],
             tls=_tls_of(config, self._plan),
             letterbox=self._letterbox,
             max_packet=self._plan.config.max_packet,

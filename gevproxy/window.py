@@ -49,6 +49,18 @@ class Held:
         self.size = OVERHEAD + size
 
 
+class Dated(Held):
+    """A check that is late from `deadline` on, on the forward's clock."""
+
+    __slots__ = ("deadline",)
+
+    def __init__(
+        self, job: Job, unique: bytes, workload: bytes, since: float, deadline: float
+    ) -> None:
+        super().__init__(job, unique, workload, since)
+        self.deadline = deadline
+
+
 class Window:
     """What is held, in the order of arrival; what of it is unsent; their bytes.
 
@@ -86,6 +98,17 @@ class Window:
         for held in jobs:
             held.place = _SENT
         return jobs
+
+    def late(self, now: float) -> list[Held]:
+        """Park what is unsent and past its deadline, and return it."""
+        late: list[Held] = [
+            held for held in self.unsent if isinstance(held, Dated) and now >= held.deadline
+        ]
+        if late:
+            for held in late:
+                held.place = Place.PARKED
+            self.unsent = deque(held for held in self.unsent if held.place is _UNSENT)
+        return late
 
     def park(self, held: Held) -> None:
         """Take a job in, or keep it, without sending it (again)."""

@@ -40,6 +40,7 @@ FLOORS = {
     "gevproxy.convert": 3,
     "gevproxy.tls_files": 3,
     "gevproxy.forward": 4,
+    "gevproxy.late_checks": 4,
     "gevproxy.letterbox": 4,
     "gevproxy.probe": 4,
     "gevproxy.replay": 4,

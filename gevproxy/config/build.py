@@ -24,6 +24,7 @@ from gevproxy.config.model import (
     Expect,
     ForwardConfig,
     OnDisconnect,
+    OnLate,
     Payload,
     Rewrite,
     SetField,
@@ -185,5 +186,7 @@ _OPTIONS: Mapping[str, Callable[[Node], Any]] = {
     "data_callback": _data_callback,
     "payload": lambda node: Payload(node.value),
     "expect": lambda node: Expect(node.value),
+    "max_age": _seconds,
+    "on_late": lambda node: OnLate(node.value),
 }
 """Each forward option, and how its field in ForwardConfig is made from what is written."""

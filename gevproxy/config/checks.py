@@ -32,6 +32,8 @@ ASYNC_ONLY: Mapping[str, str] = {
     "hold": "a synchronous one never keeps jobs while the target is away",
     "unique": "a synchronous one never passes a unique on, because the target would attach a "
     "repeated job to one that nobody waits for any more, and its answer would vanish",
+    "max_age": 'whoever waits for a synchronous job gets its answer; its limit is "timeout"',
+    "on_late": 'it goes with "max_age", which is for asynchronous forwards',
 }
 """Options of asynchronous forwards, and why a synchronous one has no use for them."""
 

@@ -49,6 +49,14 @@ class Expect(Enum):
     ANY = "any"
 
 
+class OnLate(Enum):
+    """What becomes of a check over `max_age`."""
+
+    ANSWER = "answer"
+    DROP = "drop"
+    DEAD_LETTER = "dead_letter"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class QueueAddress:
     """A queue on a job server. `queue` is what Gearman calls a function, as text."""
@@ -104,10 +112,10 @@ class TlsConfig:
 class ForwardConfig:
     """One forward, with every default filled in.
 
-    A synchronous forward has window == workers, hold == 0 and unique NONE; on an asynchronous one
-    workers, on_disconnect and timeout mean nothing and have their defaults. `load` sees to both.
-    `hold` and `timeout` are seconds; None is for ever. `decrypt` is tried in order. `file` and
-    `line` are where it is written; two that differ in nothing else are equal.
+    A synchronous forward has window == workers, hold == 0, unique NONE and no max_age; on an
+    asynchronous one workers, on_disconnect and timeout mean nothing and have their defaults. `load`
+    sees to both. `hold`, `timeout` and `max_age` are seconds; None is for ever. `decrypt` is tried
+    in order. `file` and `line` are where it is written; two that differ in nothing else are equal.
     """
 
     source: QueueAddress
@@ -127,6 +135,8 @@ class ForwardConfig:
     data_callback: str | None = None
     payload: Payload = Payload.BASE64
     expect: Expect = Expect.ANY
+    max_age: float | None = None
+    on_late: OnLate = OnLate.ANSWER
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 

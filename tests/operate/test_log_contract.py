@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from logging import getLevelName
 from pathlib import Path
@@ -21,6 +22,9 @@ from tests.kit.peers import Job, SyncClient, numbered, submit
 from tests.kit.relay import ROOT, Record, Relay, config
 from tests.kit.scripted import Full, Peer, Refuses, ScriptedServer
 from tests.kit.servers import Gearmand
+from tests.mod_gearman.payloads import CHECK
+
+AGED = CHECK.replace(b"core_time=1", b"core_time=0")
 
 SCHEMA: dict[str, Any] = json.loads((ROOT / "schema" / "log.schema.json").read_text())
 
@@ -124,15 +128,17 @@ def everything_that_happens(folder: Path) -> list[Record]:
             f"{a.address}/refused": {"remote_queue": f"{refuses.address}/refused", **sync},
             f"{a.address}/late": {"remote_queue": f"{b.address}/late", **sync},
             f"{a.address}/full": f"{full.address}/full",
+            f"{a.address}/aged": {"remote_queue": f"{b.address}/aged", "max_age": 60},
             f"{dozes.address}/dozes": f"{b.address}/dozes",
             f"{scolds.address}/scolds": f"{b.address}/scolds",
             "127.0.0.1:1/away": f"{b.address}/away",
             f"{a.address}/nowhere": "127.0.0.1:1/nowhere",
         }
         with Relay(config(queues), "--debug") as relay:
-            eventually(lambda: len(relay.events("source_up")) == 7, what="seven sources")
+            eventually(lambda: len(relay.events("source_up")) == 8, what="eight sources")
             dozes.offer(Job(b"dozes", b"u", b"w"))
             submit(a.port, [*numbered(b"plain", 3), *numbered(b"slow", 1), *numbered(b"full", 1)])
+            submit(a.port, [Job(b"aged", b"1", b64encode(AGED)), Job(b"aged", b"2", b"bad")])
             with SyncClient(a.port) as client:
                 client.call(b"refused", b"w")
                 client.call(b"late", b"w")
@@ -149,6 +155,8 @@ def everything_that_happens(folder: Path) -> list[Record]:
             submit(a.port, [Job(b"plain", b"good", b"dHlwZT1zZXJ2aWNlCg==")])
             relay.wait_event("forward_unblocked", 30.0)
             relay.wait_event("wakeup_lost", 60.0)
+            relay.wait_event("late_check")
+            relay.wait_event("age_unknown")
             relay.stats()
             assert ask(relay, "pause", f"{a.address}/plain") == 0
             serve_status(relay, blocked, f"{scolds.address}/status")

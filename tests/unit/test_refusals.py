@@ -7,7 +7,7 @@ import pytest
 from gevproxy.refusals import COMEBACK_AFTER, MAX_FAILURES, FullQueue, Refusals
 
 
-@pytest.mark.parametrize("count", ["stage_failed", "target_refused"])
+@pytest.mark.parametrize("count", ["stage_failed", "target_refused", "answer_refused"])
 def test_ten_in_a_row_may_end_and_the_eleventh_may_not(count: str) -> None:
     refusals = Refusals()
     may_end = [getattr(refusals, count)() for _ in range(MAX_FAILURES + 2)]
@@ -37,6 +37,22 @@ def test_a_block_is_ended_by_the_one_job_of_a_comeback() -> None:
     refusals.come_back(100.0 + COMEBACK_AFTER)
     assert (refusals.comeback, refusals.closed) == (True, False)
     assert refusals.target_took()
+    assert (refusals.blocked, refusals.comeback, refusals.closed) == ("", False, False)
+
+
+def test_an_answer_ends_a_block_that_answers_made_and_no_other() -> None:
+    refusals = Refusals()
+    refusals.block("the target refuses", 0.0)
+    refusals.come_back(COMEBACK_AFTER)
+    assert not refusals.answer_taken()
+    assert refusals.comeback
+    assert not refusals.answer_refused()
+    refusals.block("the source refuses", 10.0)
+    assert not refusals.answer_taken()  # of a check answered before the block
+    may_end = [refusals.answer_refused() for _ in range(MAX_FAILURES + 1)]
+    assert may_end == [True] * MAX_FAILURES + [False]
+    refusals.come_back(10.0 + COMEBACK_AFTER)
+    assert refusals.answer_taken()
     assert (refusals.blocked, refusals.comeback, refusals.closed) == ("", False, False)
 
 

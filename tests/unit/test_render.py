@@ -162,6 +162,7 @@ def test_the_new_names() -> None:
         since_confirm=12.345,
         p50=0.00125,
         p99=2.5,
+        late=6,
     )
     assert {name: value for name, value in values(status(one)).items() if "/" in name} == {
         "a:4730/hostgroup_b::coalesced": "2c",
@@ -171,6 +172,7 @@ def test_the_new_names() -> None:
         "a:4730/hostgroup_b::jobs": "11c",
         "a:4730/hostgroup_b::latency_p50": "1.2",
         "a:4730/hostgroup_b::latency_p99": "2500.0",
+        "a:4730/hostgroup_b::late": "6c",
         "a:4730/hostgroup_b::retries": "1c",
         "a:4730/hostgroup_b::since_confirm": "12.3",
     }

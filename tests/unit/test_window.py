@@ -1,7 +1,7 @@
 """The jobs that are held: identity, order, and the bytes of tombstones."""
 
 from gevproxy.gearman.job import Handle, Job
-from gevproxy.window import OVERHEAD, Held, Window
+from gevproxy.window import OVERHEAD, Dated, Held, Window
 
 
 def held(payload: int = 100) -> Held:
@@ -95,3 +95,20 @@ def test_a_parked_job_leaves_no_tombstone() -> None:
     assert window.bytes == size(100)
     assert window.give_back() == 1
     assert window.bytes == 0
+
+
+def test_what_is_late_is_parked_and_the_rest_stays_in_order() -> None:
+    window = Window()
+    names = [Job(Handle(b"h%d" % n), b"q", b"", b"w") for n in range(4)]
+    jobs: list[Held] = [Dated(job, b"", b"w", 0.0, 5.0) for job in names]
+    jobs[1:3] = [Held(names[1], b"", b"w"), Dated(names[2], b"", b"w", 0.0, 7.0)]
+    window.hold(jobs)
+    size = window.bytes
+    assert window.late(4.9) == []
+    assert window.late(5.0) == [jobs[0], jobs[3]]
+    assert list(window.unsent) == jobs[1:3]
+    assert (window.bytes, len(window)) == (size, 4)
+    assert window.late(6.0) == []
+    assert all(window.settle(held) for held in jobs[:1])
+    assert window.resend() == 0
+    assert list(window.unsent) == jobs[1:3]
