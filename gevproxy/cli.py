@@ -128,11 +128,14 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         loaded = config.load(arguments.config, environ=environ)
         plan = make_plan(loaded, environ)
+        warnings = config.key_warnings(loaded, environ=environ)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return daemon.EXIT_CONFIG
     print(f"ok: {len(loaded.forwards)} forwards")
+    for warning in warnings:
+        print(f"warning: {warning}")
     if environ.get(config.CREDENTIALS_FOLDER) == config.ELSEWHERE:
         for name in config.credentials(loaded):
             print(f"note: credential:{name} is unverifiable outside the unit")

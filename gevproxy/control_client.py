@@ -7,6 +7,7 @@ command needs nothing of the daemon's; it changes nothing by itself.
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -51,17 +52,18 @@ def find_socket(environ: Mapping[str, str], system: Path = SYSTEM_FOLDER) -> Pat
 
 
 def ask(path: Path, command: str, *, forward: str = "", deadline: float) -> dict[str, Any]:
-    """Send one command and return its answer. `deadline` is in seconds, for each step.
+    """Send one command and return its answer. `deadline` is in seconds, for all of it.
 
     Raises ControlError, with a sentence for a person, where there is no answer or it is a refusal.
     """
+    end = time.monotonic() + deadline
     request = {"command": command, **({"forward": forward} if forward else {})}
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(deadline)
             sock.connect(str(path))
             sock.sendall(json.dumps(request).encode() + b"\n")
-            line = _read_line(sock)
+            line = _read_line(sock, end)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         text = f"no gevproxy listens at {path}: is it running? --socket names another place"
         raise ControlError(text) from error
@@ -84,10 +86,11 @@ def ask(path: Path, command: str, *, forward: str = "", deadline: float) -> dict
     return answer
 
 
-def _read_line(sock: socket.socket) -> bytes:
-    """Return what comes up to the first line feed, or to the end."""
+def _read_line(sock: socket.socket, end: float) -> bytes:
+    """Return what comes up to the first line feed or the end; TimeoutError when `end` is past."""
     line = bytearray()
     while not line.endswith(b"\n") and len(line) < MAX_ANSWER:
+        sock.settimeout(max(end - time.monotonic(), 0.001))
         data = sock.recv(65536)
         if not data:
             break

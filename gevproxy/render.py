@@ -228,7 +228,8 @@ def _compile(text: str) -> re.Pattern[str]:
             # "Possible nested set" and the like would go to stderr, between the log's lines.
             warnings.simplefilter("ignore")
             return re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
+    except (ValueError, re.error, OverflowError, RecursionError) as error:
+        # ValueError: flags that exclude each other, as in "(?u)(?a)x".
         raise FilterError(f"is no regular expression: {error}") from error
 
 

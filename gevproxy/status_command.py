@@ -13,8 +13,10 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -244,6 +246,28 @@ def _of_line(result: bytes) -> Seen:
 def _call(address: QueueAddress, workload: bytes, tls: Tls | None, deadline: float) -> bytes:
     """Submit a foreground job and return its result. ControlError where there is none in time.
 
+    In a thread, which is left behind when the time is up: looking a name up, connecting and TLS
+    have deadlines of their own, or none.
+    """
+    outcome: Future[bytes] = Future()
+
+    def exchange() -> None:
+        try:
+            outcome.set_result(_exchange(address, workload, tls, deadline))
+        except BaseException as error:  # noqa: BLE001 - it is raised again by whoever waits
+            outcome.set_exception(error)
+
+    threading.Thread(target=exchange, daemon=True).start()
+    try:
+        return outcome.result(deadline)
+    except TimeoutError as error:
+        text = f"no answer on {address} within {deadline:g} s: is a relay there?"
+        raise ControlError(text) from error
+
+
+def _exchange(address: QueueAddress, workload: bytes, tls: Tls | None, deadline: float) -> bytes:
+    """Submit the job and wait for its result. ControlError or TimeoutError where there is none.
+
     Without a unique: gearmand would make one job of ours and that of a check that nobody waits for
     any more, and neither is ever answered.
     """
@@ -264,9 +288,8 @@ def _call(address: QueueAddress, workload: bytes, tls: Tls | None, deadline: flo
                         return result
                 if client.fault is not None:
                     raise ControlError(f"{address.server}: {client.fault}")
-    except TimeoutError as error:
-        text = f"no answer on {address} within {deadline:g} s: is a relay there?"
-        raise ControlError(text) from error
+    except TimeoutError:  # one OSError that the caller has the words for
+        raise
     except LinkError as error:
         raise ControlError(f"{address.server}: {error}") from error
     except OSError as error:

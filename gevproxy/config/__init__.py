@@ -4,7 +4,14 @@
 """
 
 from gevproxy.config.address import parse_address
-from gevproxy.config.keys import CREDENTIALS_FOLDER, ELSEWHERE, credentials, resolve_key
+from gevproxy.config.keys import (
+    CREDENTIALS_FOLDER,
+    ELSEWHERE,
+    credentials,
+    key_in,
+    key_warnings,
+    resolve_key,
+)
 from gevproxy.config.load import DEFAULT_PATHS, load
 from gevproxy.config.model import (
     Config,
@@ -39,6 +46,8 @@ __all__ = [
     "TlsConfig",
     "UniquePolicy",
     "credentials",
+    "key_in",
+    "key_warnings",
     "load",
     "parse_address",
     "resolve_key",

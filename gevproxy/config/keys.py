@@ -26,31 +26,83 @@ Each credential is then taken as given, and a stand-in is what `resolve_key` ret
 MAX_KEY_FILE = 4096
 """Bytes; a password is one line, and Mod-Gearman uses its first 32 bytes."""
 
+_USED = 32
+"""Bytes that Mod-Gearman reads of a key file, if its first line is as long as that."""
+
+_SPACE = b" \t\n\v\f\r"
+"""What C's isspace() takes for white space."""
+
+
+def key_in(content: bytes) -> bytes:
+    """Return the key in a file with this content, as Mod-Gearman's C programs find it there.
+
+    They take 32 bytes at most, none behind the first line end or NUL, and no white space at the
+    end. Whoever reads the same file must find the same key.
+    """
+    line = content.partition(b"\n")[0][:_USED]
+    return line.partition(b"\0")[0].rstrip(_SPACE)
+
 
 def resolve_key(spec: str, *, environ: Mapping[str, str]) -> bytes:
-    """Return the key that `decrypt` or `encrypt` names, without its one trailing line end.
+    """Return the key that `decrypt` or `encrypt` names.
 
     `file:PATH` must be readable by its owner alone; `credential:NAME` is a file in
     $CREDENTIALS_DIRECTORY, which systemd protects; anything else is the password itself.
     Raises ConfigError, with one problem and without the key, when there is no key to be had.
     """
-    if spec.startswith(FILE):
-        path = spec.removeprefix(FILE)
-        return _read(Path(path), f"the key file {path}", private=True)
-    if spec.startswith(CREDENTIAL):
-        name = spec.removeprefix(CREDENTIAL)
-        credential = _credential(name, environ)
-        if environ[CREDENTIALS_FOLDER] == ELSEWHERE:
-            return b"stand-in"
-        return _read(credential, f'the credential "{name}"', private=False)
-    return spec.encode()
+    content = _content(spec, environ)
+    if content is None:
+        return spec.encode()
+    key = key_in(content)
+    if key:
+        return key
+    if content.strip(_SPACE + b"\0"):
+        raise _unusable(_name(spec), "begins with an empty line: the key is the first line")
+    raise _unusable(_name(spec), "is empty")
 
 
 def credentials(config: Config) -> list[str]:
     """Return the names of all credentials that a configuration's forwards use, each once."""
-    specs = [spec for each in config.forwards for spec in (*each.decrypt, each.encrypt or "")]
-    names = (spec.removeprefix(CREDENTIAL) for spec in specs if spec.startswith(CREDENTIAL))
-    return list(dict.fromkeys(names))
+    specs = _specs(config)
+    return [spec.removeprefix(CREDENTIAL) for spec in specs if spec.startswith(CREDENTIAL)]
+
+
+def key_warnings(config: Config, *, environ: Mapping[str, str]) -> list[str]:
+    """Return what is odd about the key files of a configuration that can be used.
+
+    A second line is no part of the key for Mod-Gearman's NEB and its worker in C, but it is for
+    the worker in Go: mostly somebody has put a comment, or a new key, into the file.
+    """
+    return [
+        f"{_name(spec)} has more than one line, and only the first is the key: remove the others"
+        for spec in _specs(config)
+        if (_content(spec, environ) or b"").partition(b"\n")[2].strip(_SPACE + b"\0")
+    ]
+
+
+def _specs(config: Config) -> list[str]:
+    """Return how the keys of all forwards are written, each once."""
+    specs = (spec for each in config.forwards for spec in (*each.decrypt, each.encrypt or ""))
+    return list(dict.fromkeys(spec for spec in specs if spec))
+
+
+def _name(spec: str) -> str:
+    """Return what to call a file or a credential; no password is ever given here."""
+    if spec.startswith(FILE):
+        return f"the key file {spec.removeprefix(FILE)}"
+    return f'the credential "{spec.removeprefix(CREDENTIAL)}"'
+
+
+def _content(spec: str, environ: Mapping[str, str]) -> bytes | None:
+    """Return what the file or credential holds that a spec names; None for a bare password."""
+    if spec.startswith(FILE):
+        return _read(Path(spec.removeprefix(FILE)), _name(spec), private=True)
+    if spec.startswith(CREDENTIAL):
+        path = _credential(spec.removeprefix(CREDENTIAL), environ)
+        if environ[CREDENTIALS_FOLDER] == ELSEWHERE:
+            return b"stand-in"
+        return _read(path, _name(spec), private=False)
+    return None
 
 
 def _credential(name: str, environ: Mapping[str, str]) -> Path:
@@ -68,7 +120,7 @@ def _credential(name: str, environ: Mapping[str, str]) -> Path:
 
 
 def _read(path: Path, what: str, *, private: bool) -> bytes:
-    """Read a key from a regular file; `private` refuses one that others may read."""
+    """Read a regular file; `private` refuses one that others may read."""
     try:
         status = path.stat()
         # Before it is opened: a FIFO that nobody writes to must be refused, not waited for.
@@ -78,14 +130,10 @@ def _read(path: Path, what: str, *, private: bool) -> bytes:
             raise _unusable(what, f"can be read by others: chmod 600 {path}")
         if status.st_size > MAX_KEY_FILE:
             raise _unusable(what, f"is larger than {MAX_KEY_FILE} bytes: a key is one line")
-        data = path.read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else None
         raise _unusable(what, f"cannot be read: {reason or error}") from error
-    key = data.removesuffix(b"\n").removesuffix(b"\r") if data.endswith(b"\n") else data
-    if not key:
-        raise _unusable(what, "is empty")
-    return key
 
 
 def _unusable(what: str, message: str) -> ConfigError:

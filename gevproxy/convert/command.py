@@ -162,7 +162,12 @@ def _unwritten(keys: KeyFiles, functions: str, arguments: argparse.Namespace) ->
     if functions and not arguments.callbacks:
         yield f"{DEFAULT_CALLBACKS} is not written: convert again with --callbacks PATH.py"
     for path in keys.inexpressible:
-        yield f"{path} is to hold a password that JSON cannot: convert again with --keys-dir FOLDER"
+        yield (
+            f"{path} is to hold a password that a key file cannot, nor JSON: choose another"
+            if arguments.keys_dir
+            else f"{path} is to hold a password that JSON cannot: convert again with --keys-dir "
+            "FOLDER"
+        )
 
 
 def _problems(written: str, path: Path | None, said: Sequence[str]) -> Iterator[str]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from gevproxy import __version__
-from gevproxy.config import Payload, Substitute
+from gevproxy.config import Payload, Substitute, key_in
 from gevproxy.convert.model import Callback, Converted, Forward, Key
 from gevproxy.errors import ConfigError, Problem
+from gevproxy.stages.crypto import aes_key
 
 DEFAULT_CALLBACKS: Final = Path("/etc/gevproxy/callbacks.py")
 """Where the JSON looks for callbacks that nobody has written yet."""
@@ -57,31 +58,37 @@ class KeyFiles:
         """The files to write, with what is in them."""
         if self.folder is None:
             return {}
-        return {self.folder / name: _line(secret) for secret, name in self.names.items()}
+        return {
+            self.folder / name: secret + b"\n"
+            for secret, name in self.names.items()
+            if _fits_file(secret)
+        }
 
     @property
     def inexpressible(self) -> list[str]:
-        """Where the keys must go that JSON cannot hold, while no folder is named."""
-        if self.folder is not None:
-            return []
+        """Where the keys must go that nothing we write can hold."""
+        folder = self.folder or DEFAULT_KEYS
         return [
-            str(DEFAULT_KEYS / name)
+            str(folder / name)
             for secret, name in self.names.items()
-            if not _expressible(secret)
+            if not self._in_json(secret) and not (self.folder and _fits_file(secret))
         ]
 
     @property
     def literal(self) -> bool:
         """Whether a password stands in the JSON itself."""
-        return self.folder is None and any(map(_expressible, self.names))
+        return any(map(self._in_json, self.names))
 
     def spec(self, key: Key) -> str:
         """Return how a key is written in the JSON."""
         if key.path:
             return f"file:{key.path}"
-        if self.folder is None and _expressible(key.secret):
+        if self._in_json(key.secret):
             return key.secret.decode()
         return f"file:{(self.folder or DEFAULT_KEYS) / self.names[key.secret]}"
+
+    def _in_json(self, secret: bytes) -> bool:
+        return _expressible(secret) and not (self.folder and _fits_file(secret))
 
     def _name(self, key: Key | None, server: str) -> None:
         if key is None or not key.secret or key.secret in self.names:
@@ -101,9 +108,9 @@ def _expressible(secret: bytes) -> bool:
     return not secret.startswith(b"credential:")
 
 
-def _line(secret: bytes) -> bytes:
-    r"""Return a key file: one line. A "\r" at the end would go with the line's end."""
-    return secret if secret.endswith(b"\r") else secret + b"\n"
+def _fits_file(secret: bytes) -> bool:
+    """Whether a password is the same key in a file, where white space at its end is none of it."""
+    return aes_key(key_in(secret)) == aes_key(secret)
 
 
 def document(

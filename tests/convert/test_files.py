@@ -17,7 +17,7 @@ KEYS = r"""
 my $ours = "s3cret ours";
 $queues->{"a/one"}   = { remoteQueue => "b/one", decrypt => $ours, encrypt => "s3cret b" };
 $queues->{"b/back"}  = { remoteQueue => "a/back", decrypt => "s3cret b", encrypt => $ours };
-$queues->{"a/two"}   = { remoteQueue => "b/two", decrypt => $ours, encrypt => "s3cret b2\r" };
+$queues->{"a/two"}   = { remoteQueue => "b/two", decrypt => $ours, encrypt => "s3cret b2" };
 $queues->{"a/three"} = { remoteQueue => "c/three", decrypt => $ours, encrypt => "s3cret \xe4" };
 $queues->{"a/four"}  = { remoteQueue => "c/four", decrypt => $ours, encrypt => "credential:x" };
 """
@@ -43,7 +43,7 @@ def test_passwords_move_into_files(convert: Convert) -> None:
     assert files == {
         "a_4730": b"s3cret ours\n",
         "b_4730": b"s3cret b\n",
-        "b_4730-2": b"s3cret b2\r",
+        "b_4730-2": b"s3cret b2\n",
         "c_4730": b"credential:x\n",
         "c_4730-2": b"s3cret \xe4\n",
     }
@@ -59,6 +59,21 @@ def test_passwords_move_into_files(convert: Convert) -> None:
     again = convert("gearman_proxy.cfg", "--keys-dir", "keys", "--output", "again.json")
     assert again.code == 0, "files that hold their key may be there"
     assert convert("gearman_proxy.cfg", "--check", "again.json").code == 0
+
+
+def test_a_password_that_a_key_file_cannot_hold_stays_in_the_json(convert: Convert) -> None:
+    """White space at the end of a file is none of the key, as Mod-Gearman reads it."""
+    queue = '$queues->{"%s"} = { remoteQueue => "b/q", decrypt => "s3cret", encrypt => "%s" };'
+    file = convert.perl(queue % ("a/one", "s3cret b "))
+    done = convert(file, "--keys-dir", "keys", "--output", "gevproxy.json")
+    assert done.code == 0
+    assert "note: the JSON holds passwords" in done.err
+    assert [path.name for path in (convert.folder / "keys").iterdir()] == ["a_4730"]
+    assert convert("gearman_proxy.cfg", "--check", "gevproxy.json").code == 0
+    file = convert.perl(queue % ("a/two", r"s3cret \xe4 "))
+    done = convert(file, "--keys-dir", "keys2", "--output", "second.json")
+    assert done.code == 1
+    assert "keys2/b_4730 is to hold a password that a key file cannot, nor JSON" in done.err
 
 
 def test_a_password_that_json_cannot_hold_is_named(convert: Convert) -> None:

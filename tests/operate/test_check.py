@@ -184,6 +184,27 @@ def test_a_credential_is_unverifiable_outside_the_unit(open_folder: Path) -> Non
     assert 'the credential "two" cannot be read' in done.stderr
 
 
+def test_a_key_file_of_two_lines_is_warned_of(tmp_path: Path) -> None:
+    """It works, with the first line; whoever wrote the second may have meant that."""
+    key = tmp_path / "key"
+    key.write_text("s3cret\nsomething s3cret\n")
+    key.chmod(0o600)
+    good = tmp_path / "good"
+    good.write_text("s3cret \n\n")
+    good.chmod(0o600)
+    file = write(tmp_path, "q", decrypt=["file:key", "file:good"], encrypt="file:key")
+    done = subprocess.run(
+        [sys.executable, "-m", "gevproxy", "check", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    warning = "has more than one line, and only the first is the key: remove the others"
+    assert done.stdout == f"ok: 1 forwards\nwarning: the key file {key} {warning}\n"
+
+
 def test_nobody_becomes_who_there_is_not(open_folder: Path) -> None:
     done = check_as("no-such-user", open_folder)
     assert done.returncode == 2

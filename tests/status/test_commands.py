@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,23 @@ def test_status_of_what_does_not_answer(gearmand: Gearmand) -> None:
     assert said.stdout == f"UNKNOWN - no answer on {queue} within 0.2 s: is a relay there?\n"
     said = gevproxy(None, "status", "--queue", f"127.0.0.1:{free_port()}/q")
     assert (said.returncode, said.stdout[-10:]) == (3, ": refused\n")
+
+
+def test_status_of_a_host_that_takes_no_connection_keeps_its_timeout() -> None:
+    """Connecting has a deadline of its own, which is longer; what is said shows which it was."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        # One waits to be accepted, and for the next ones the kernel drops all that they send.
+        waiting = [socket.socket() for _ in range(3)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        queue = f"127.0.0.1:{address[1]}/q"
+        said = gevproxy(None, "status", "--queue", queue, "--timeout", "0.2")
+        for sock in waiting:
+            sock.close()
+    assert said.returncode == 3
+    assert said.stdout == f"UNKNOWN - no answer on {queue} within 0.2 s: is a relay there?\n"
 
 
 def test_status_of_a_job_that_fails(gearmand: Gearmand) -> None:

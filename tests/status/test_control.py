@@ -126,6 +126,33 @@ def test_those_who_hang_up_do_no_harm(folder: Path) -> None:
         assert status(folder)["code"] == 0
 
 
+def test_an_answer_that_never_ends_is_waited_for_no_longer_than_asked(folder: Path) -> None:
+    """However often something comes: here a blank, from whoever took the daemon's place."""
+    path = folder / "control.sock"
+    asked = threading.Event()
+
+    def dribble(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            while not asked.wait(0.05):
+                sock.sendall(b" ")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=dribble, args=(listener,))
+        thread.start()
+        watchdog = threading.Timer(DEADLINE, asked.set)
+        watchdog.start()
+        try:
+            with pytest.raises(ControlError, match=r"no answer from \S+ within 0\.3 s"):
+                ask(path, "status", deadline=0.3)
+        finally:
+            asked.set()
+            watchdog.cancel()
+            thread.join()
+
+
 # Whose socket it is
 
 

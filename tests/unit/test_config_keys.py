@@ -26,14 +26,20 @@ def test_a_password_is_the_key() -> None:
         (b"secret", b"secret"),
         (b"secret\n", b"secret"),
         (b"secret\r\n", b"secret"),
-        (b"secret\n\n", b"secret\n"),
-        (b"secret\r", b"secret\r"),
-        (b" s\xff\0 ", b" s\xff\0 "),
+        (b"secret \t\v\f\r", b"secret"),
+        (b"secret\n\n", b"secret"),
+        (b"secret\nsecond line\n", b"secret"),
+        (b" s\xff\xa0", b" s\xff\xa0"),
+        (b"secret\0more\n", b"secret"),
+        (b"k" * 32 + b"\n", b"k" * 32),
+        (b"k" * 33, b"k" * 32),
+        (b"k" * 31 + b" and so on", b"k" * 31),
     ],
 )
-def test_a_key_from_a_file_or_credential_loses_one_line_end(
+def test_a_key_in_a_file_or_credential_is_what_mod_gearman_reads_there(
     tmp_path: Path, content: bytes, key: bytes
 ) -> None:
+    """That is fgets() with room for 32 bytes, white space at the end taken off."""
     path = key_file(tmp_path / "k", content)
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert resolve_key(f"file:{path}", environ={}) == key
@@ -53,7 +59,13 @@ def test_systemd_guards_a_credential_whatever_its_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty"), (b"\r\n", "empty"), (b"secret" * 1000, "larger than")]
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b" \r\n\0\n", "is empty"),
+        (b"\nsecret\n", "begins with an empty line: the key is the first line"),
+        (b"secret" * 1000, "larger than"),
+    ],
 )
 def test_a_file_that_holds_no_key(tmp_path: Path, content: bytes, reason: str) -> None:
     path = key_file(tmp_path / "k", content)

@@ -310,7 +310,11 @@ def test_without_a_filter_everything_is_there(request_: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(", "[", "*", "(?P<", "a{2}{3}", "a" * (MAX_FILTER + 1), "(" * MAX_FILTER, "\\"]
+    "pattern",
+    [
+        *("(", "[", "*", "(?P<", "a{2}{3}", "\\", "(?u)(?a)x", "a" * (MAX_FILTER + 1)),
+        *("(" * MAX_FILTER, "a{99999999999999999999}", "(?<=a*)x"),
+    ],
 )
 def test_an_invalid_filter_is_answered(pattern: str) -> None:
     """And what else is wrong is said all the same."""
