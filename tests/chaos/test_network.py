@@ -113,3 +113,22 @@ def test_after_a_black_hole_the_source_frees_jobs_by_our_fin(network: Network) -
         restore(network)
         eventually(lambda: not half_closed(network, f"dport = :{near.port}"), 60)
         site.finish()
+
+
+@pytest.mark.parametrize("network", [KEEPALIVE], indirect=True, ids=[""])
+def test_after_a_power_cut_of_the_relay_host_keepalive_frees_its_jobs(network: Network) -> None:
+    """No FIN ever comes, and the path does not come back: gearmand finds out by itself."""
+    near = network.near
+    with network.site([Plan("out", 3000, window=100)]) as site:
+        network.wires[1].shape(SLOW)
+        site.wait_progress()
+        strike(network, site, "both", Wire.blackhole)
+        assert near.admin.queue("out").running > 0
+        site.strike()
+        site.kills += 1
+        site.relay.kill()
+        site.relay.wait()
+        eventually(lambda: near.admin.queue("out").running == 0, 60)
+        restore(network)
+        site.relay.restart()
+        site.finish()
