@@ -416,16 +416,24 @@ class Forward:
 
     def _take(self, worker: Worker, jobs: list[Job], now: float) -> None:
         """Send jobs through the stages and line them up."""
-        if self._pipeline is not None or self._refusals.closed:
+        workloads: list[bytes] | None = None
+        if not self._refusals.closed:
+            workloads = [job.workload for job in jobs]
+            if self._pipeline is not None:
+                workloads = self._pipeline.row(jobs)
+        if workloads is None:
             for job in jobs:
                 self._take_one(worker, job, now)
             return
+        if self._pipeline is not None:
+            self._refusals.stages_passed()
         self.counters.received += len(jobs)
         self.counters.bytes_in += sum([len(job.workload) for job in jobs])
+        pairs = zip(jobs, workloads, strict=True)
         if self._keeps_unique:
-            self._window.hold([Held(job, job.unique, job.workload, now) for job in jobs])
+            self._window.hold([Held(job, job.unique, workload, now) for job, workload in pairs])
         else:
-            self._window.hold([Held(job, b"", job.workload, now) for job in jobs])
+            self._window.hold([Held(job, b"", workload, now) for job, workload in pairs])
 
     def _take_one(self, worker: Worker, job: Job, now: float) -> None:
         closed = self._refusals.closed
