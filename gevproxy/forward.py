@@ -435,16 +435,24 @@ class Forward:
             for job in jobs:
                 self._take_in_time(worker, job, now)
             return
-        if self._pipeline is not None or self._refusals.closed:
+        workloads: list[bytes] | None = None
+        if not self._refusals.closed:
+            workloads = [job.workload for job in jobs]
+            if self._pipeline is not None:
+                workloads = self._pipeline.row(jobs)
+        if workloads is None:
             for job in jobs:
                 self._take_one(worker, job, now)
             return
+        if self._pipeline is not None:
+            self._refusals.stages_passed()
         self.counters.received += len(jobs)
         self.counters.bytes_in += sum([len(job.workload) for job in jobs])
+        pairs = zip(jobs, workloads, strict=True)
         if self._keeps_unique:
-            self._window.hold([Held(job, job.unique, job.workload, now) for job in jobs])
+            self._window.hold([Held(job, job.unique, workload, now) for job, workload in pairs])
         else:
-            self._window.hold([Held(job, b"", job.workload, now) for job in jobs])
+            self._window.hold([Held(job, b"", workload, now) for job, workload in pairs])
 
     def _take_in_time(self, worker: Worker, job: Job, now: float) -> None:
         """Rows 6 and 16: take a job, or end it as a late check."""

