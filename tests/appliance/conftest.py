@@ -265,6 +265,8 @@ class Relay:
 
         Without the stacks that it writes when the watchdog ends it, which are no records.
         """
+        # What the daemon has said may still be in its pipe to the journal.
+        self.bed.run("journalctl", "--sync")
         lines = self.bed.out("journalctl", "--no-pager", "-tgevproxy", "-ocat").splitlines()
         kept: list[str] = []
         in_stack = False
@@ -278,6 +280,31 @@ class Relay:
         """Return the log's records of an event."""
         records = [json.loads(line) for line in self.log_lines()]
         return [record for record in records if record["event"] == event]
+
+    def forwards(self) -> list[dict[str, Any]]:
+        """Return what `gevproxy status` has of each forward."""
+        done = self.bed.run("gevproxy", "status", "--json", check=False)  # its exit code is a level
+        found: list[dict[str, Any]] = json.loads(done.stdout)["forwards"]
+        return found
+
+    def received(self) -> int:
+        """Return how many jobs it has taken since it started."""
+        return sum(int(forward["counters"]["received"]) for forward in self.forwards())
+
+    def wait_until_connected(self) -> None:
+        """Wait until every forward runs, which READY=1 does not wait for."""
+        eventually(
+            lambda: not any(forward["reasons"] for forward in self.forwards()),
+            60.0,
+            what="every forward runs",
+        )
+
+    def trickle(self, count: int, prefix: str) -> "subprocess.Popen[str]":
+        """Let checks come to the source, the first of them taken by now, until `finish`."""
+        before = self.received()
+        sent = self.traffic.start("trickle", SOURCE, "checks", count, prefix)
+        eventually(lambda: self.received() > before, 60.0, what="checks flow")
+        return sent
 
     def passes(self, count: int = 100, prefix: str = "p") -> None:
         """Send checks to the other site and their results back, and see that all arrive."""
