@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ ROOT = HERE.parents[1]
 
 DEBIAN = {"bookworm": "12", "trixie": "13"}
 
-BUDGET = 600
+BUDGET = 1200
 """Seconds for a test: the first one makes root file systems and packages too."""
 
 LONGEST_FIRST = ("test_molecule", "test_service", "test_package")
@@ -55,8 +56,21 @@ FORWARDS = {
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave this folder alone unless it, or something in it, is named."""
+    return None if is_named(config) else True
+
+
+def is_named(config: pytest.Config) -> bool:
+    """Whether this folder, or something in it, is named on the command line."""
     named = [(config.invocation_params.dir / str(each).split("::")[0]) for each in config.args]
-    return None if any(HERE in (path, *path.parents) for path in named) else True
+    return any(HERE in (path, *path.parents) for path in named)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let one run at a time have the beds: they have the same names in each."""
+    if is_named(config) and "PYTEST_XDIST_WORKER" not in os.environ:
+        alone = ExitStack()
+        alone.enter_context(locked("run"))
+        config.add_cleanup(alone.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
