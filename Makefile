@@ -46,7 +46,7 @@ bench-plot: $(VENV)/.bench ## draw the long run in bench.json into docs: make be
 	$(BIN)/python -m tests.bench.plot $(ARGS)
 
 # Beds need root. MATRIX=short passes over the slowest part of the role's test: see CONTRIBUTING.md.
-AS_ROOT = $(SUDO) env CI="$(CI)" GEVPROXY_MATRIX="$(MATRIX)" SOURCE_DATE_EPOCH="$(SOURCE_DATE_EPOCH)" PYTHONDONTWRITEBYTECODE=1
+AS_ROOT = $(SUDO) env CI="$(CI)" GEVPROXY_BEDS="$(GEVPROXY_BEDS)" GEVPROXY_MATRIX="$(MATRIX)" SOURCE_DATE_EPOCH="$(SOURCE_DATE_EPOCH)" PYTHONDONTWRITEBYTECODE=1
 
 beds: setup ## make Debian 12 and 13 that boot, once, and install what that takes
 	$(AS_ROOT) $(BIN)/python -m tests.appliance deps

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ ROOT = HERE.parents[1]
 
 DEBIAN = {"bookworm": "12", "trixie": "13"}
 
-BUDGET = 600
+BUDGET = 1200
 """Seconds for a test: the first one makes root file systems and packages too."""
 
 LONGEST_FIRST = ("test_molecule", "test_service", "test_package")
@@ -55,8 +56,21 @@ FORWARDS = {
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave this folder alone unless it, or something in it, is named."""
+    return None if is_named(config) else True
+
+
+def is_named(config: pytest.Config) -> bool:
+    """Whether this folder, or something in it, is named on the command line."""
     named = [(config.invocation_params.dir / str(each).split("::")[0]) for each in config.args]
-    return None if any(HERE in (path, *path.parents) for path in named) else True
+    return any(HERE in (path, *path.parents) for path in named)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let one run at a time have the beds: they have the same names in each."""
+    if is_named(config) and "PYTEST_XDIST_WORKER" not in os.environ:
+        alone = ExitStack()
+        alone.enter_context(locked("run"))
+        config.add_cleanup(alone.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -265,6 +279,8 @@ class Relay:
 
         Without the stacks that it writes when the watchdog ends it, which are no records.
         """
+        # What the daemon has said may still be in its pipe to the journal.
+        self.bed.run("journalctl", "--sync")
         lines = self.bed.out("journalctl", "--no-pager", "-tgevproxy", "-ocat").splitlines()
         kept: list[str] = []
         in_stack = False
@@ -278,6 +294,31 @@ class Relay:
         """Return the log's records of an event."""
         records = [json.loads(line) for line in self.log_lines()]
         return [record for record in records if record["event"] == event]
+
+    def forwards(self) -> list[dict[str, Any]]:
+        """Return what `gevproxy status` has of each forward."""
+        done = self.bed.run("gevproxy", "status", "--json", check=False)  # its exit code is a level
+        found: list[dict[str, Any]] = json.loads(done.stdout)["forwards"]
+        return found
+
+    def received(self) -> int:
+        """Return how many jobs it has taken since it started."""
+        return sum(int(forward["counters"]["received"]) for forward in self.forwards())
+
+    def wait_until_connected(self) -> None:
+        """Wait until every forward runs, which READY=1 does not wait for."""
+        eventually(
+            lambda: not any(forward["reasons"] for forward in self.forwards()),
+            60.0,
+            what="every forward runs",
+        )
+
+    def trickle(self, count: int, prefix: str) -> "subprocess.Popen[str]":
+        """Let checks come to the source, the first of them taken by now, until `finish`."""
+        before = self.received()
+        sent = self.traffic.start("trickle", SOURCE, "checks", count, prefix)
+        eventually(lambda: self.received() > before, 60.0, what="checks flow")
+        return sent
 
     def passes(self, count: int = 100, prefix: str = "p") -> None:
         """Send checks to the other site and their results back, and see that all arrive."""

@@ -3,6 +3,7 @@
     nsenter --net --target PID  python -m tests.appliance.traffic VERB ...
 
     submit PORT QUEUE COUNT PREFIX          send background jobs, with a unique each
+    trickle PORT QUEUE COUNT PREFIX         the same, little by little; at once when stdin ends
     take PORT QUEUE COUNT PREFIX            take so many different jobs; print [all, different]
     work PORT QUEUE COUNT PREFIX RESULTS    the same, and send a result for each to a queue
     read PORT QUEUE                         take a job and print its payload
@@ -14,6 +15,7 @@ The users of a job server of tests/kit, which know 127.0.0.1 only. `Traffic` sta
 """
 
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -26,6 +28,9 @@ from tests.kit.peers import Assigned, Consumer, Job, submit
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 120.0  # seconds in which any of the below is done, a watchdog's 30 s included
+
+BATCH = 50  # jobs
+PAUSE = 0.02  # seconds between two batches
 
 SOURCE = 4730  # Debian's gearman-job-server, as it is installed
 TARGET = 4731  # gearmand-b.service
@@ -41,7 +46,8 @@ class Traffic:
         """Start a verb in the background: `finish` gives its answer."""
         command = ["nsenter", "--net", "--target", str(self.bed.leader), "--", sys.executable]
         command += ["-m", "tests.appliance.traffic", *map(str, words)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
 
     def run(self, *words: str | int) -> str:
         """Carry out a verb and return its answer."""
@@ -63,7 +69,7 @@ def counts(process: "subprocess.Popen[str]") -> list[int]:
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    """Wait for a verb in the background and return its answer."""
+    """End stdin of a verb in the background, wait for it and return its answer."""
     with process:
         answer, _ = process.communicate(timeout=DEADLINE + 30)
     assert process.returncode == 0, answer
@@ -75,7 +81,9 @@ def main(words: list[str]) -> None:
     verb, port, queue, *rest = words
     eventually(lambda: _listens(int(port)), DEADLINE, interval=0.05)  # it may just be starting
     if verb == "submit":
-        _submit(int(port), queue, int(rest[0]), rest[1])
+        submit(int(port), _jobs(queue, int(rest[0]), rest[1]), DEADLINE)
+    elif verb == "trickle":
+        _trickle(int(port), _jobs(queue, int(rest[0]), rest[1]))
     elif verb == "read":
         sys.stdout.write(_take(int(port), queue, 1, "")[0].workload.decode())
     else:
@@ -93,9 +101,17 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _submit(port: int, queue: str, count: int, prefix: str) -> None:
+def _jobs(queue: str, count: int, prefix: str) -> list[Job]:
     names = [f"{prefix}{number}".encode() for number in range(count)]
-    submit(port, [Job(queue.encode(), name, b"job " + name) for name in names], DEADLINE)
+    return [Job(queue.encode(), name, b"job " + name) for name in names]
+
+
+def _trickle(port: int, jobs: list[Job]) -> None:
+    """Keep jobs coming for as long as whoever started us does something to the relay."""
+    while jobs and not select.select([sys.stdin], [], [], PAUSE)[0]:
+        submit(port, jobs[:BATCH], DEADLINE)
+        del jobs[:BATCH]
+    submit(port, jobs, DEADLINE)
 
 
 def _take(port: int, queue: str, count: int, prefix: str) -> list[Assigned]:
