@@ -13,6 +13,7 @@ from gevproxy import (
     daemon,
     dead_letters_command,
     demo,
+    letter_folder,
     probe,
     rights,
     status_command,
@@ -129,6 +130,8 @@ def _check(arguments: argparse.Namespace) -> int:
         loaded = config.load(arguments.config, environ=environ)
         plan = make_plan(loaded, environ)
         warnings = config.key_warnings(loaded, environ=environ)
+        if loaded.dead_letters and (warning := letter_folder.warning(loaded.dead_letters)):
+            warnings.append(warning)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)

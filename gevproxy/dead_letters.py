@@ -23,7 +23,6 @@ import hashlib
 import json
 import mmap
 import os
-import re
 import shlex
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -32,14 +31,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from gevproxy import letter_folder
 from gevproxy.errors import GevproxyError
+from gevproxy.letter_folder import CURRENT, FILE_MODE
 
 CAP: Final = 256 * 1024 * 1024
 """Bytes that all segments of a folder may have together: half a million small checks."""
 
-_CURRENT: Final = "dead-letters.jsonl"
 _CLOSED: Final = "dead-letters.%Y%m%dT%H%M%S.%fZ.jsonl"
-_SEGMENT: Final = re.compile(r"dead-letters(\.[0-9TZ.]+)?\.jsonl")
 
 _ID_BYTES: Final = 6
 """Of a line's digest: among half a million letters two share an id once in two thousand folders."""
@@ -133,20 +132,23 @@ class DeadLetters:
     def __init__(self, folder: Path, cap: int = CAP) -> None:
         self.folder = folder
         self._cap = cap
-        self._current = folder / _CURRENT
+        self._current = folder / CURRENT
 
     def write(self, letters: Sequence[Letter]) -> None:
         """Append letters and wait until they are on disk: all of them, or none and an error.
 
-        Makes the folder (0700) and the file (0600) where they are missing. DeadLetterError where
-        the letters do not fit under the cap, or the disk fails.
+        Makes the folder (0700) and the file (0600) where they are missing, and closes those of our
+        own that are open to others. DeadLetterError where the letters do not fit under the cap, or
+        the disk fails.
         """
         with self._reporting("written"):
-            _make_folder(self.folder)
+            letter_folder.make(self.folder)
+            letter_folder.keep_others_out(self.folder)
             with self._locked_current(os.O_CREAT) as fd:
+                letter_folder.keep_others_out(fd)
                 if not os.fstat(fd).st_size:
                     # Perhaps new: its name must be on disk before the first letter is.
-                    _fsync_folder(self.folder)
+                    letter_folder.fsync(self.folder)
                 self._append(fd, letters)
 
     def close_current(self) -> None:
@@ -155,13 +157,13 @@ class DeadLetters:
             with self._locked_current() as fd:
                 if os.fstat(fd).st_size:
                     self._current.rename(self._free_name())
-            _fsync_folder(self.folder)
+            letter_folder.fsync(self.folder)
 
     def segments(self) -> list[Path]:
         """Return all segments, oldest first; the current one comes last."""
         with self._reporting("read"):
             # "dead-letters.jsonl" sorts behind "dead-letters.2": digits come before letters.
-            return [self.folder / name for name in sorted(_segment_names(self.folder))]
+            return [self.folder / name for name in sorted(letter_folder.segments(self.folder))]
 
     def closed(self) -> list[Path]:
         """Return the closed segments, oldest first."""
@@ -214,7 +216,7 @@ class DeadLetters:
                     segment.unlink()
             finally:
                 rest.unlink(missing_ok=True)
-            _fsync_folder(self.folder)
+            letter_folder.fsync(self.folder)
 
     def _append(self, fd: int, letters: Iterable[Letter]) -> None:
         """Write and fsync at the end of a locked segment, or leave it as it was."""
@@ -232,7 +234,7 @@ class DeadLetters:
 
     def _fitting(self, letters: Iterable[Letter]) -> Iterator[bytes]:
         """Yield each letter's line as long as the cap allows it."""
-        room = self._cap - _size(self.folder)
+        room = self._cap - letter_folder.size(self.folder)
         for letter in letters:
             line = encode(letter)
             room -= len(line)
@@ -250,7 +252,7 @@ class DeadLetters:
         The batch of such a line was never confirmed to anybody.
         """
         while True:
-            fd = os.open(self._current, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | flags, 0o600)
+            fd = os.open(self._current, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | flags, FILE_MODE)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 if _is_named(fd, self._current):
@@ -282,41 +284,6 @@ class DeadLetters:
                 f"dead letters cannot be {done} in {self.folder}: {error.strerror or error}; "
                 f"mend that, then see `{self._list_command()}`"
             ) from error
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder where it is missing; its own name is on disk when this returns."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    if missing:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in missing:
-            _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _segment_names(folder: Path) -> list[str]:
-    try:
-        names = os.listdir(folder)  # noqa: PTH208 - Path.glob is silent where it may not look
-    except FileNotFoundError:
-        return []
-    return [name for name in names if _SEGMENT.fullmatch(name)]
-
-
-def _size(folder: Path) -> int:
-    """Return the bytes of all segments."""
-    total = 0
-    for name in _segment_names(folder):
-        with contextlib.suppress(FileNotFoundError):  # a replay was faster
-            total += (folder / name).stat().st_size
-    return total
 
 
 def _is_named(fd: int, path: Path) -> bool:
@@ -365,7 +332,7 @@ def _copy(old: Path, new: Path, without: Collection[int]) -> int:
     The copy is on disk when this returns. `new` must not exist: as root we write into a folder of
     somebody else, who may have put a link there.
     """
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     with os.fdopen(fd, "wb") as target, old.open("rb") as source:
         for offset, line in _lines(source):
             if offset not in without:

@@ -30,6 +30,7 @@ FLOORS = {
     "gevproxy.status": 2,
     "gevproxy.render": 2,
     "gevproxy.stages": 2,
+    "gevproxy.letter_folder": 2,
     "gevproxy.dead_letters": 2,
     "gevproxy.config": 2,
     "gevproxy.gearman.tls": 3,

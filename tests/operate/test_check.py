@@ -205,6 +205,24 @@ def test_a_key_file_of_two_lines_is_warned_of(tmp_path: Path) -> None:
     assert done.stdout == f"ok: 1 forwards\nwarning: the key file {key} {warning}\n"
 
 
+def test_a_folder_for_dead_letters_that_is_open_to_others_is_warned_of(tmp_path: Path) -> None:
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    folder.chmod(0o750)
+    file = tmp_path / "gevproxy.json"
+    queues = {"127.0.0.1:4730/q": FORWARD}
+    file.write_text(json.dumps({"queues": queues, "dead_letters": "letters"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "gevproxy", "check", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"\nwarning: the folder of dead letters {folder} is open to others" in done.stdout
+
+
 def test_nobody_becomes_who_there_is_not(open_folder: Path) -> None:
     done = check_as("no-such-user", open_folder)
     assert done.returncode == 2

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gevproxy import letter_folder
 from gevproxy.dead_letters import DeadLetterError, DeadLetters, Letter, decode, encode
 from tests.dead_letters.letters import content, letter, letters, written
 from tests.kit.eventually import eventually
@@ -103,18 +104,62 @@ def test_what_was_written_is_read_in_order(folder: Path) -> None:
     assert written(folder) == letters(4)
 
 
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
 def test_folder_and_file_are_their_owners_alone(folder: Path) -> None:
-    """Whatever the umask; a folder that is there already keeps its mode."""
+    """Whatever the umask."""
     before = os.umask(0)
     try:
         DeadLetters(folder / "deep").write(letters(1))
     finally:
         os.umask(before)
-    assert (folder / "deep").stat().st_mode & 0o7777 == 0o700
-    assert (folder / "deep" / "dead-letters.jsonl").stat().st_mode & 0o7777 == 0o600
+    assert mode(folder / "deep") == 0o700
+    assert mode(folder / "deep" / "dead-letters.jsonl") == 0o600
+
+
+@pytest.mark.parametrize("before", [0o755, 0o750, 0o777, 0o701])
+def test_a_folder_of_ours_is_closed_to_others_with_the_next_letter(
+    folder: Path, before: int
+) -> None:
+    """One made by hand, and one with letters in it; what was written stays readable for us."""
+    folder.mkdir()
+    folder.chmod(before)
+    box = DeadLetters(folder)
+    box.write(letters(1))
+    assert mode(folder) == 0o700
+    box.close_current()
+    box.write([letter(1)])
+    folder.chmod(before)
+    (folder / "dead-letters.jsonl").chmod(0o644)
+    box.write([letter(2)])
+    assert (mode(folder), mode(folder / "dead-letters.jsonl")) == (0o700, 0o600)
+    assert written(folder) == letters(3)
+
+
+def test_a_folder_that_holds_anything_else_keeps_its_mode_and_is_warned_of(folder: Path) -> None:
+    """Or a relay that runs as root would close /var/log to everybody."""
+    folder.mkdir()
     folder.chmod(0o755)
+    (folder / "syslog").touch()
     DeadLetters(folder).write(letters(1))
-    assert folder.stat().st_mode & 0o7777 == 0o755
+    assert (mode(folder), mode(folder / "dead-letters.jsonl")) == (0o755, 0o600)
+    said = letter_folder.warning(folder)
+    assert said is not None
+    assert f"{folder} is open to others (mode 755): chmod 700 {folder}, or name one" in said
+    folder.chmod(0o700)
+    assert letter_folder.warning(folder) is None
+    assert letter_folder.warning(folder / "missing") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_somebody_else_is_not_ours_to_close(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o755)
+    os.chown(folder, 65534, 65534)
+    DeadLetters(folder).write(letters(1))
+    assert mode(folder) == 0o755
 
 
 def test_a_batch_is_on_disk_when_write_returns(
