@@ -14,6 +14,14 @@ from tests.mod_gearman.payloads import CHECK, RESULT, decrypt, encrypt
 
 QUEUE = "hostgroup_network_b"
 OURS, THEIRS = b"our password", b"a remote password of more than 32 bytes"
+BLOCKING = """
+import time
+def slow(data, job):
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        pass
+    return data
+"""
 BIG = RESULT.replace(b"OK - fine", b"OK - " + b"long \302\240" * 1_500_000)
 
 
@@ -108,16 +116,19 @@ def test_a_callback_changes_text_and_unique(
     assert key.encode() in decrypt(OURS, arrived.workload)
 
 
-def test_a_slow_callback_is_named(
+def test_a_callback_that_blocks_the_loop_is_named(
     gearmand_a: Gearmand, gearmand_b: Gearmand, tmp_path: Path
 ) -> None:
+    """By computing: a sleep would let the others go on here."""
     file = tmp_path / "callbacks.py"
-    file.write_text("import time\ndef slow(data, job):\n    time.sleep(0.3)\n    return data\n")
+    file.write_text(BLOCKING)
     options = {"payload": "raw", "data_callback": f"{file}:slow"}
     forward = {"remote_queue": f"{gearmand_b.address}/{QUEUE}", **options}
     with Relay(config({f"{gearmand_a.address}/{QUEUE}": forward})) as relay:
         submit(gearmand_a.port, [job(b"x")])
-        assert f"{file}:slow" in relay.wait_event("callback_slow")["message"]
+        record = relay.wait_event("callback_slow")
+        assert record["message"] == f"{file}:slow held everything up"
+        assert record["seconds"] > 0.3
 
 
 def test_a_callback_is_read_anew_on_a_reload_and_a_broken_one_is_refused(

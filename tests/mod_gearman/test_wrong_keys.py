@@ -1,5 +1,6 @@
 """A wrong key costs ten dead letters and no more, and nothing is lost."""
 
+import json
 import random
 from collections import Counter
 
@@ -9,15 +10,19 @@ from tests.kit.relay import Record, Relay, config
 from tests.kit.servers import Gearmand
 from tests.mod_gearman.letters import letters, replay
 from tests.mod_gearman.payloads import CHECK, encrypt
+from tests.status.harness import QUEUE as STATUS
+from tests.status.harness import check
 
 QUEUE = "service"
-RIGHT, WRONG = "right key", "wrong key"
+RIGHT, WRONG = "the right s3cret", "a wrong s3cret"
 LETTERS = 10  # refusals in a row that may each end a job
 
 
 def settings(source: Gearmand, target: Gearmand, key: str) -> Record:
+    """Return a decrypting forward, one that has no key and runs, and a status queue."""
     forward = {"remote_queue": f"{target.address}/{QUEUE}", "decrypt": key, "payload": "raw"}
-    return config({f"{source.address}/{QUEUE}": forward})
+    queues = {f"{source.address}/{QUEUE}": forward, f"{source.address}/b": f"{target.address}/b"}
+    return config(queues, status_queue=f"{source.address}/{STATUS.decode()}")
 
 
 def text(n: int) -> bytes:
@@ -32,7 +37,7 @@ def checks(count: int) -> list[Job]:
 def test_a_wrong_key_is_mended_and_nothing_is_lost(
     gearmand_a: Gearmand, gearmand_b: Gearmand
 ) -> None:
-    """Ten letters, the rest at the source, the reason in the log; a replay brings all through."""
+    """Ten letters, the rest at the source, the reason in log and status; a replay brings all."""
     count = 300
     key = f"{gearmand_a.address}/{QUEUE}"
     submit(gearmand_a.port, checks(count))
@@ -47,6 +52,15 @@ def test_a_wrong_key_is_mended_and_nothing_is_lost(
         assert counters["dead_lettered"] == LETTERS
         (reason,) = relay.stats()[key]["reasons"]
         assert reason.startswith("blocked: stage decrypt: wrong key?")
+        line = check(gearmand_a.port).decode()
+        assert line.startswith("1:WARNING - "), line
+        message, _, metrics = line.partition("|")
+        assert f" {key}: blocked: stage decrypt: wrong key?" in message
+        assert f"{gearmand_a.address}/b" not in message
+        assert f" '{key}::dead_letters'={LETTERS}c;;;" in metrics
+        everything = line + json.dumps(relay.records)
+        for hidden in (RIGHT, WRONG, "host012", checks(1)[0].workload.decode()[:60]):
+            assert hidden not in everything
         relay.configure(settings(gearmand_a, gearmand_b, RIGHT))
         relay.hup()
         with Consumer(gearmand_b.port, QUEUE.encode()) as consumer:
@@ -55,9 +69,11 @@ def test_a_wrong_key_is_mended_and_nothing_is_lost(
             consumer.wait_for(count)
         expected = Counter(seen(Job(b"", b"u%d" % n, text(n))) for n in range(count))
         assert Counter(consumer.seen) == expected
-        (status,) = relay.stats().values()
-        assert status["unaccounted"] == 0
+        assert relay.stats()[key]["unaccounted"] == 0
         assert not letters(relay)
+        eventually(
+            lambda: check(gearmand_a.port).startswith(b"0:OK - "), what="a check that is content"
+        )
 
 
 def test_good_jobs_among_bad_ones_pass(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
