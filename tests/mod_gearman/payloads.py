@@ -20,6 +20,14 @@ RESULT = (
     b"output=OK - fine|v=776\\nresult_queue=no header\n\n\n\n"
 )
 
+UNIQUE = b"5c7d4a7e-93f4-4d5c-8f46-2f1f7d9f2b0a"
+"""A result's: a UUID in 36 characters."""
+
+
+def large(text: bytes) -> bytes:
+    """Return a result with an output of 10 MiB, in UTF-8 and in Latin-1, NBSP in both."""
+    return text.replace(b"OK - fine", b"OK - " + b"long \302\240\240\\n" * (1024 * 1024))
+
 
 def pad(text: bytes) -> bytes:
     """Return a text with at least one NUL behind it, in whole blocks, as the C code makes it."""

@@ -1,16 +1,18 @@
 """Payloads arrive byte-exact but for what was asked."""
 
 import json
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.kit.peers import Assigned, Consumer, Job, submit
+from tests.kit.peers import Assigned, Consumer, Job, seen, submit
 from tests.kit.relay import Record, Relay, config
 from tests.kit.servers import Gearmand
-from tests.mod_gearman.payloads import CHECK, RESULT, decrypt, encrypt
+from tests.mod_gearman.payloads import CHECK, RESULT, UNIQUE, decrypt, encrypt, large
 
 QUEUE = "hostgroup_network_b"
 OURS, THEIRS = b"our password", b"a remote password of more than 32 bytes"
@@ -22,7 +24,6 @@ def slow(data, job):
         pass
     return data
 """
-BIG = RESULT.replace(b"OK - fine", b"OK - " + b"long \302\240" * 1_500_000)
 
 
 @contextmanager
@@ -46,16 +47,100 @@ def job(payload: bytes, unique: bytes = b"0123456789ABCDEF0123456789ABCDEF") -> 
     return Job(QUEUE.encode(), unique, payload)
 
 
-@pytest.mark.parametrize("text", [CHECK, RESULT, BIG], ids=["check", "result", "10 MiB"])
+class Route(NamedTuple):
+    """What a forward is told, what a result is packed as on either side of it, and its unique."""
+
+    options: Record
+    sent: Callable[[bytes], bytes]
+    arrives: Callable[[bytes], bytes]
+    unique: bytes = UNIQUE
+
+
+def ours(text: bytes) -> bytes:
+    return encrypt(OURS, text)
+
+
+def theirs(text: bytes) -> bytes:
+    return encrypt(THEIRS, text)
+
+
+def renamed(text: bytes) -> bytes:
+    """Return a result of another host."""
+    return text.replace(b"host_name=host011\n", b"host_name=host_b\n", 1)
+
+
+def routes(folder: Path) -> dict[str, Route]:
+    """Return every way that the results of Mod-Gearman's workers may take."""
+    file = folder / "callbacks.py"
+    file.write_text("def mark(data, job):\n    return data, job.unique[:-1] + b'x'\n")
+    both = {"decrypt": OURS.decode(), "encrypt": THEIRS.decode()}
+    rules = {
+        "set": {"set": {"host_name": "host_b"}},
+        "pattern": {"pattern": "^host_name=host011$", "replace": "host_name=host_b"},
+    }
+    callback = {"data_callback": f"{file}:mark"}
+    return {
+        "same_key": Route({"decrypt": OURS.decode(), "encrypt": OURS.decode()}, ours, ours),
+        "other_key": Route(both, ours, theirs),
+        "no_key": Route({}, ours, ours),
+        "no_encryption": Route({}, b64encode, b64encode),
+        "decrypted": Route({"decrypt": OURS.decode()}, ours, b64encode),
+        "encrypted": Route({"encrypt": THEIRS.decode()}, b64encode, theirs),
+        **{
+            f"rewritten_by_{name}": Route(
+                {**both, "rewrite": [rule]}, ours, lambda text: theirs(renamed(text))
+            )
+            for name, rule in rules.items()
+        },
+        "rewritten_without_keys": Route(
+            {"rewrite": [rules["set"]]}, b64encode, lambda text: b64encode(renamed(text))
+        ),
+        "called_back": Route({**both, **callback}, ours, theirs, UNIQUE[:-1] + b"x"),
+        "called_back_without_keys": Route(callback, b64encode, b64encode, UNIQUE[:-1] + b"x"),
+    }
+
+
+@pytest.mark.parametrize("text", [RESULT, large(RESULT)], ids=["as usual", "10 MiB"])
+def test_results_arrive_as_they_were_but_for_what_was_asked(
+    gearmand_a: Gearmand, gearmand_b: Gearmand, tmp_path: Path, text: bytes
+) -> None:
+    """To the last byte, whatever a plugin printed, and openssl is the judge of what is encrypted.
+
+    All of them go through one relay at once.
+    """
+    ways = routes(tmp_path)
+    queues = {
+        f"{gearmand_a.address}/{name}": {
+            "remote_queue": f"{gearmand_b.address}/{name}",
+            **way.options,
+        }
+        for name, way in ways.items()
+    }
+    jobs = [Job(name.encode(), UNIQUE, way.sent(text)) for name, way in ways.items()]
+    expected = {
+        name.encode(): seen(Job(b"", way.unique, way.arrives(text))) for name, way in ways.items()
+    }
+    with (
+        Relay(config(queues)) as relay,
+        Consumer(
+            gearmand_b.port, *(name.encode() for name in ways), keep_workloads=True
+        ) as consumer,
+    ):
+        submit(gearmand_a.port, jobs)
+        consumer.wait_for(len(ways))
+        # Digests: pytest would compare 10 MiB of bytes line by line.
+        assert {each.function: seen(each) for each in consumer.jobs} == expected
+        assert not [one for one in relay.stats().values() if one["unaccounted"] or one["held"]]
+
+
 @pytest.mark.parametrize("theirs", [OURS, THEIRS], ids=["same key", "other key"])
-def test_a_text_is_encrypted_anew(
-    gearmand_a: Gearmand, gearmand_b: Gearmand, text: bytes, theirs: bytes
+def test_a_check_is_encrypted_anew(
+    gearmand_a: Gearmand, gearmand_b: Gearmand, theirs: bytes
 ) -> None:
     """What Mod-Gearman encrypted here, Mod-Gearman decrypts there, to the last byte."""
     options = {"decrypt": OURS.decode(), "encrypt": theirs.decode()}
-    with relayed(gearmand_a, gearmand_b, options, job(encrypt(OURS, text))) as arrived:
-        assert arrived[0].workload == encrypt(theirs, text)
-        assert decrypt(theirs, arrived[0].workload) == text
+    with relayed(gearmand_a, gearmand_b, options, job(encrypt(OURS, CHECK))) as arrived:
+        assert decrypt(theirs, arrived[0].workload) == CHECK
         assert arrived[0].unique == b"0123456789ABCDEF0123456789ABCDEF"
 
 
