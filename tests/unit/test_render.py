@@ -1,11 +1,9 @@
 """The monitoring line as old dashboards read it, the table, JSON, and systemd's line.
 
-The regular expressions are those that one writes for the Perl proxy's own lines, samples of which
-stand in test_the_expressions_read_the_perl_proxy.
+The regular expressions are those that one writes for the Perl proxy's own lines.
 """
 
 import json
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -24,23 +22,7 @@ from gevproxy.render import (
 )
 from gevproxy.responder import search_in_time
 from gevproxy.status import Counters, ForwardStatus, Status
-
-LINE = re.compile(
-    r"(?P<code>[0-3]):(?P<word>OK|WARNING|CRITICAL|UNKNOWN) - proxy version v(?P<version>\S+) "
-    r"running\.(?P<text>[^|]*)\|(?P<perfdata>(?: '[^']+'=\d+(?:\.\d+)?c?;;;)*)"
-)
-METRIC = re.compile(r"'([^']+)'=(\d+(?:\.\d+)?)(c?);;;")
-FAILED = re.compile(r" (\d+) servers? failed: (\S+(?:, \S+)*)\.(?= |$)")
-BACKLOG = re.compile(r" backlog contains (\d+) jobs\.")
-
-SAMPLES = """\
-0:OK - proxy version v2.08 running.| 'backlog'=0;;; 'bytes_in'=522084c;;; 'bytes_out'=522084c;;;\
- 'queues'=2;;; 'server'=2;;; 'total_errors'=0c;;; 'total_jobs'=1592c;;;\
- 'check_results::bytes_out'=286664c;;; 'check_results::jobs'=796c;;;
-1:WARNING - proxy version v2.08 running. 1 server failed: 127.0.0.1:27730.| 'backlog'=258;;;
-1:WARNING - proxy version v2.08 running. 3 servers failed: a:1, b:2, c:3.|
-1:WARNING - proxy version v2.08 running. backlog contains 80 jobs.| 'backlog'=80;;;
-""".splitlines()
+from tests.kit.status_line import BACKLOG, FAILED, LINE, METRIC, SAMPLES
 
 OLD_NAMES = [
     *("backlog", "bytes_in", "bytes_out", "queues", "server", "total_errors", "total_jobs"),
