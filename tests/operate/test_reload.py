@@ -11,6 +11,9 @@ from tests.kit.eventually import eventually
 from tests.kit.peers import Consumer, Job, Producer, numbered, submit
 from tests.kit.relay import Record, Relay, config
 from tests.kit.servers import Gearmand, Server
+from tests.relay.doubles import Withholds
+from tests.relay.forwarding import forward
+from tests.relay.forwarding import relay as relay_of
 from tests.relay.ledger import Ledger
 
 RELOADS = 200
@@ -180,6 +183,22 @@ def test_sigterm_in_a_burst_of_sighups(gearmand_a: Gearmand, gearmand_b: Gearman
         assert told[-1] == "daemon_stopped"
         relay.restart()
         load.finish()
+
+
+def test_a_stop_while_a_changed_forward_drains_tells_its_counters_too(gearmand_a: Gearmand) -> None:
+    """It has no successor any more; what it has passed still belongs to the accounts."""
+    with Withholds() as target, relay_of(gearmand_a, target, window=5) as relay:
+        submit(gearmand_a.port, numbered(b"here", 5))
+        target.wait_pending(5)
+        relay.configure(config(forward(gearmand_a, target, window=7)))
+        assert len(reload(relay)["changed"]) == 1
+        mark = len(relay.records)
+        relay.term()
+        relay.wait_event("daemon_stopping", since=mark)
+        target.release()
+        assert relay.wait() == 0
+        (status,) = relay.events("forward_status", mark)
+        assert status["counters"]["confirmed"] == 5
 
 
 def test_twelve_bad_configs_are_refused_and_everything_runs_on(
