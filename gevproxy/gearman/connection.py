@@ -35,6 +35,12 @@ PING_AFTER: Final = 5.0
 SILENT_AFTER: Final = 15.0
 """Seconds without life until a peer counts as gone."""
 
+UNREAD_AFTER: Final = 30.0
+"""Seconds in which a peer takes nothing of what waits for it, until it counts as gone, whatever it
+says meanwhile. Twice the time of silence: after a hole in the network a kernel may wait so long
+until it sends again.
+"""
+
 STOOD_STILL: Final = 5.0
 """Seconds between two ticks, which come once a second: from here on we did not listen ourselves."""
 
@@ -134,14 +140,16 @@ class Life:
     alone are no life, for a frozen peer's kernel goes on acknowledging small writes. Without the
     second, one large job on a thin link would be cut and started again for ever. Time in which we
     stood still ourselves, frozen with our host, is nobody's silence.
+    Nor is it enough to talk: a peer that takes nothing of what waits for it is of no use.
     Pure; all times are seconds of one monotonic clock.
     """
 
-    __slots__ = ("_acknowledged", "_queued", "_ticked_at", "last_byte", "last_life")
+    __slots__ = ("_acknowledged", "_queued", "_ticked_at", "last_byte", "last_life", "last_taken")
 
     def __init__(self, now: float) -> None:
         self.last_byte = now
         self.last_life = now
+        self.last_taken = now
         self._ticked_at = now
         self._queued = 0
         self._acknowledged = 0
@@ -154,12 +162,15 @@ class Life:
     def tick(self, now: float, *, queued: int, acknowledged: int, reading: bool) -> None:
         """Compare with the last tick: bytes ever queued, bytes ever acknowledged by the kernel.
 
-        While we do not read (`reading` is false) the clock stands still.
+        While we do not read (`reading` is false) the clocks stand still.
         """
         gap = now - self._ticked_at
         self._ticked_at = now
         if gap > STOOD_STILL:
             self.last_life = min(now, self.last_life + gap)
+            self.last_taken = min(now, self.last_taken + gap)
+        if not reading or acknowledged > self._acknowledged or acknowledged >= queued:
+            self.last_taken = now
         if not reading or self._acknowledged < acknowledged < self._queued:
             self.last_life = now
         self._queued = queued
@@ -172,6 +183,10 @@ class Life:
     def is_silent(self, now: float) -> bool:
         """Tell whether the peer counts as gone."""
         return now - self.last_life >= SILENT_AFTER
+
+    def is_deaf(self, now: float) -> bool:
+        """Tell whether the peer has long taken nothing, although something waits for it."""
+        return now - self.last_taken >= UNREAD_AFTER
 
 
 class Connection(Generic[P]):
@@ -280,6 +295,10 @@ class Connection(Generic[P]):
             peer.ping()
             self.flush()
         return not life.is_silent(now)
+
+    def is_deaf(self, now: float) -> bool:
+        """Tell whether the peer reads nothing of what we send."""
+        return self._life.is_deaf(now)
 
     def _on_the_wire(self, sock: TlsSocket, now: float) -> tuple[int, int]:
         """Return the bytes ever queued and ever sent as TLS makes them, which the kernel counts.

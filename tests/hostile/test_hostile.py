@@ -149,7 +149,7 @@ AT_THE_TARGET: dict[str, Case] = {
         lambda n: response(Kind.ERROR, b"CODE%d" % n, b"%d " % n + b"x" * 4 * MIB), "CODE"
     ),
     "data": answers(lambda n: response(Kind.WORK_DATA, b"%d" % n, bytes(MIB)) * 16, ""),
-    "deaf": Case(Deaf, ""),
+    "deaf": Case(lambda: Deaf(lambda: itertools.repeat(PONG)), "does not read"),
 }
 
 
