@@ -44,6 +44,11 @@ until it sends again.
 STOOD_STILL: Final = 5.0
 """Seconds between two ticks, which come once a second: from here on we did not listen ourselves."""
 
+MOST_LAST_BYTES: Final = 256 * 1024 * 1024
+"""Bytes that are read on the way out, which may take minutes: a thousand jobs that were asked for,
+of 256 KiB each. A peer that has more to say is cut off: it has our last word, or never reads.
+"""
+
 _RECEIVE: Final = 256 * 1024
 """Bytes asked of one recv: some hundred jobs, and the most that one batch adds to memory."""
 
@@ -209,6 +214,7 @@ class Connection(Generic[P]):
         self._may_read.set()
         self._closed = threading.Event()
         self._ending = False
+        self._last_bytes = 0  # read since then
         self._broken = ""  # how sending failed, which the reader then reports
 
     def run(self, on_data: Callable[["Connection[P]", bytes], None]) -> str:
@@ -227,6 +233,8 @@ class Connection(Generic[P]):
                 if not self._ending:
                     self._life.received(self._clock())
                     on_data(self, data)
+                elif self._is_too_much(data):
+                    break
                 # A reader that always finds data would starve every timer.
                 time.sleep(0)
         except OSError as error:
@@ -237,6 +245,11 @@ class Connection(Generic[P]):
             self.abort()
             self._sock.close()
         return self._broken or "closed by peer"
+
+    def _is_too_much(self, data: bytes) -> bool:
+        """Count what comes on the way out."""
+        self._last_bytes += len(data)
+        return self._last_bytes > MOST_LAST_BYTES
 
     def write(self) -> None:
         """Send what the outbox holds, until the end."""
