@@ -175,14 +175,15 @@ class Supervisor:
         if not forward.stopped.wait(forward.drain_seconds + LAST_BYTES):
             forward.abort()
         key = forward.config.key
-        if self._forwards.get(key) is forward:
+        # While we stop it has no successor: its counters are told with all others at the end.
+        if self._forwards.get(key) is forward and not self._stopping:
             del self._forwards[key]
             self._start_wanted(key)
 
     def _start_wanted(self, key: str) -> None:
         """Start the forward of that name, if there is to be one."""
         for config in self._plan.config.forwards:
-            if config.key == key and not self._stopping:
+            if config.key == key:
                 self._start(config)
 
     def pause(self, key: str, paused: bool) -> None:

@@ -35,8 +35,19 @@ PING_AFTER: Final = 5.0
 SILENT_AFTER: Final = 15.0
 """Seconds without life until a peer counts as gone."""
 
+UNREAD_AFTER: Final = 30.0
+"""Seconds in which a peer takes nothing of what waits for it, until it counts as gone, whatever it
+says meanwhile. Twice the time of silence: after a hole in the network a kernel may wait so long
+until it sends again.
+"""
+
 STOOD_STILL: Final = 5.0
 """Seconds between two ticks, which come once a second: from here on we did not listen ourselves."""
+
+MOST_LAST_BYTES: Final = 256 * 1024 * 1024
+"""Bytes that are read on the way out, which may take minutes: a thousand jobs that were asked for,
+of 256 KiB each. A peer that has more to say is cut off: it has our last word, or never reads.
+"""
 
 _RECEIVE: Final = 256 * 1024
 """Bytes asked of one recv: some hundred jobs, and the most that one batch adds to memory."""
@@ -134,14 +145,16 @@ class Life:
     alone are no life, for a frozen peer's kernel goes on acknowledging small writes. Without the
     second, one large job on a thin link would be cut and started again for ever. Time in which we
     stood still ourselves, frozen with our host, is nobody's silence.
+    Nor is it enough to talk: a peer that takes nothing of what waits for it is of no use.
     Pure; all times are seconds of one monotonic clock.
     """
 
-    __slots__ = ("_acknowledged", "_queued", "_ticked_at", "last_byte", "last_life")
+    __slots__ = ("_acknowledged", "_queued", "_ticked_at", "last_byte", "last_life", "last_taken")
 
     def __init__(self, now: float) -> None:
         self.last_byte = now
         self.last_life = now
+        self.last_taken = now
         self._ticked_at = now
         self._queued = 0
         self._acknowledged = 0
@@ -154,12 +167,15 @@ class Life:
     def tick(self, now: float, *, queued: int, acknowledged: int, reading: bool) -> None:
         """Compare with the last tick: bytes ever queued, bytes ever acknowledged by the kernel.
 
-        While we do not read (`reading` is false) the clock stands still.
+        While we do not read (`reading` is false) the clocks stand still.
         """
         gap = now - self._ticked_at
         self._ticked_at = now
         if gap > STOOD_STILL:
             self.last_life = min(now, self.last_life + gap)
+            self.last_taken = min(now, self.last_taken + gap)
+        if not reading or acknowledged > self._acknowledged or acknowledged >= queued:
+            self.last_taken = now
         if not reading or self._acknowledged < acknowledged < self._queued:
             self.last_life = now
         self._queued = queued
@@ -172,6 +188,10 @@ class Life:
     def is_silent(self, now: float) -> bool:
         """Tell whether the peer counts as gone."""
         return now - self.last_life >= SILENT_AFTER
+
+    def is_deaf(self, now: float) -> bool:
+        """Tell whether the peer has long taken nothing, although something waits for it."""
+        return now - self.last_taken >= UNREAD_AFTER
 
 
 class Connection(Generic[P]):
@@ -194,6 +214,7 @@ class Connection(Generic[P]):
         self._may_read.set()
         self._closed = threading.Event()
         self._ending = False
+        self._last_bytes = 0  # read since then
         self._broken = ""  # how sending failed, which the reader then reports
 
     def run(self, on_data: Callable[["Connection[P]", bytes], None]) -> str:
@@ -212,6 +233,8 @@ class Connection(Generic[P]):
                 if not self._ending:
                     self._life.received(self._clock())
                     on_data(self, data)
+                elif self._is_too_much(data):
+                    break
                 # A reader that always finds data would starve every timer.
                 time.sleep(0)
         except OSError as error:
@@ -222,6 +245,11 @@ class Connection(Generic[P]):
             self.abort()
             self._sock.close()
         return self._broken or "closed by peer"
+
+    def _is_too_much(self, data: bytes) -> bool:
+        """Count what comes on the way out."""
+        self._last_bytes += len(data)
+        return self._last_bytes > MOST_LAST_BYTES
 
     def write(self) -> None:
         """Send what the outbox holds, until the end."""
@@ -280,6 +308,10 @@ class Connection(Generic[P]):
             peer.ping()
             self.flush()
         return not life.is_silent(now)
+
+    def is_deaf(self, now: float) -> bool:
+        """Tell whether the peer reads nothing of what we send."""
+        return self._life.is_deaf(now)
 
     def _on_the_wire(self, sock: TlsSocket, now: float) -> tuple[int, int]:
         """Return the bytes ever queued and ever sent as TLS makes them, which the kernel counts.

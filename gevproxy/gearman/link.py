@@ -161,8 +161,12 @@ class Link(Generic[P]):
             return
         if not connection.tick(now):
             self._over(connection, LinkError("silent"))
-        elif self._most_unread is not None and self.backlog > self._most_unread:
+        elif connection.is_deaf(now) or self._leaves_unread():
             connection.break_off("it does not read what we send")
+
+    def _leaves_unread(self) -> bool:
+        """Tell whether more waits for the peer than may."""
+        return self._most_unread is not None and self.backlog > self._most_unread
 
     def _start(self, delay: float) -> None:
         self._attempt += 1

@@ -102,6 +102,33 @@ class Clings(Says):
             each.close()
 
 
+class Gushes(ScriptedServer):
+    """Behaves, and begins to talk without an end when the other end has said its last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0  # bytes
+        self.cut = threading.Event()
+
+    def hang_up(self, peer: Peer, reset: bool = False) -> None:
+        """Keep the first connection, and talk there."""
+        if not self.sent:
+            self.sent = 1
+            sock = peer.socket.dup()
+            threading.Thread(target=self._gush, args=(sock,), daemon=True).start()
+        super().hang_up(peer, reset)
+
+    def _gush(self, sock: socket.socket) -> None:
+        piece = response(Kind.NOOP) * 20_000
+        with sock:
+            sock.settimeout(60.0)
+            with contextlib.suppress(OSError):
+                while not self.stopping:
+                    self.sent += sock.send(piece)
+                return
+        self.cut.set()
+
+
 class Gives(Says):
     """Says it in the place of a job that was asked for."""
 

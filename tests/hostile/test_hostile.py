@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from gevproxy.gearman.connection import MOST_LAST_BYTES
 from tests.hostile.peers import (
     MIB,
     PIECE,
@@ -19,6 +20,7 @@ from tests.hostile.peers import (
     Clings,
     Deaf,
     Gives,
+    Gushes,
     Says,
     Stops,
     Teases,
@@ -149,7 +151,7 @@ AT_THE_TARGET: dict[str, Case] = {
         lambda n: response(Kind.ERROR, b"CODE%d" % n, b"%d " % n + b"x" * 4 * MIB), "CODE"
     ),
     "data": answers(lambda n: response(Kind.WORK_DATA, b"%d" % n, bytes(MIB)) * 16, ""),
-    "deaf": Case(Deaf, ""),
+    "deaf": Case(lambda: Deaf(lambda: itertools.repeat(PONG)), "does not read"),
 }
 
 
@@ -183,6 +185,19 @@ def test_a_source_that_clings_uses_up_no_descriptors(gearmand_b: Gearmand) -> No
             source.attack()
             eventually(lambda: len(source.connected_at) > 80, 60.0, what="80 connections")
             assert len(list(Path(f"/proc/{proxy.pid}/fd").iterdir())) < 70
+
+
+def test_a_source_that_gushes_when_we_have_left_is_cut_off(gearmand_b: Gearmand) -> None:
+    """We wait long for its end, and read what it may still owe us, but not for ever."""
+    with Gushes() as source, CheckedRelay(config(forward(source, gearmand_b))) as proxy:
+        eventually(lambda: source.peers, what="a worker")
+        proxy.wait_event("source_up")
+        proxy.configure(config(forward(source, gearmand_b, window=7)))
+        proxy.hup()
+        proxy.wait_event("source_left")
+        assert source.cut.wait(60.0), f"{source.sent} bytes were read, and no end"
+        assert source.sent < MOST_LAST_BYTES + 64 * MIB
+        eventually(lambda: len(proxy.events("source_up")) == 2, what="the next worker")
 
 
 def resist(source: Gearmand, target: Gearmand, sick: Record, peer: Peer, reason: str) -> None:

@@ -84,8 +84,10 @@ class Relay:
         return self.folder / "run" / "control.sock"
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Write the config file anew; a running relay reads it on `hup`."""
-        self.config_file.write_text(json.dumps(settings, indent=2))
+        """Write the config file anew, at one stroke; a running relay reads it on `hup`."""
+        new = self.config_file.with_suffix(".new")
+        new.write_text(json.dumps(settings, indent=2))
+        new.replace(self.config_file)
 
     def start(self) -> None:
         """Start the program."""

@@ -11,9 +11,13 @@ from tests.kit.eventually import eventually
 from tests.kit.peers import Consumer, Job, Producer, numbered, submit
 from tests.kit.relay import Record, Relay, config
 from tests.kit.servers import Gearmand, Server
+from tests.relay.doubles import Withholds
+from tests.relay.forwarding import forward
+from tests.relay.forwarding import relay as relay_of
 from tests.relay.ledger import Ledger
 
 RELOADS = 200
+AHEAD = 3000  # jobs
 
 
 def settings(source: Gearmand, target: Gearmand, window: int = 1000, **more: Any) -> Record:  # noqa: ANN401 - JSON
@@ -90,6 +94,111 @@ def test_two_hundred_reloads_under_load(gearmand_a: Gearmand, gearmand_b: Gearma
         assert not relay.events("accounting")
     for consumer, queue in ((steady, b"steady"), (moving, b"moving")):
         ledgers[queue].assert_exact(consumer.seen)
+
+
+class Load:
+    """Jobs at full rate through both forwards until `finish`, which compares the sets."""
+
+    QUEUES = (b"steady", b"moving")
+
+    def __init__(self, source: Gearmand, target: Gearmand) -> None:
+        self.over = threading.Event()
+        self.ledgers = {queue: Ledger() for queue in self.QUEUES}
+        self.consumers = [Consumer(target.port, queue) for queue in self.QUEUES]
+        self.producers = [
+            Producer(source.port, self.ledgers[queue].book(self._jobs(queue, consumer)), 100)
+            for queue, consumer in zip(self.QUEUES, self.consumers, strict=True)
+        ]
+
+    def _jobs(self, queue: bytes, consumer: Consumer) -> Iterator[Job]:
+        for number, job in enumerate(numbered(queue, 10_000_000, b"x" * 300)):
+            while number > len(consumer.seen) + AHEAD and not self.over.is_set():
+                self.over.wait(0.001)  # a source that is full soon takes long to empty
+            if self.over.is_set():
+                return
+            yield job
+
+    def wait(self, jobs: int = 500) -> None:
+        """Wait until so many more have arrived of each."""
+        for consumer in self.consumers:
+            consumer.wait_for(len(consumer.seen) + jobs)
+
+    def finish(self) -> None:
+        """Stop, wait for what is under way, and compare."""
+        self.over.set()
+        for producer, consumer in zip(self.producers, self.consumers, strict=True):
+            consumer.wait_for(len(producer.join()))
+            consumer.stop()
+            self.ledgers[consumer.functions[0]].assert_exact(consumer.seen)
+
+
+def burst(relay: Relay, source: Gearmand, target: Gearmand) -> None:
+    """Change the configuration and send SIGHUP, again and again, without waiting."""
+    for n in range(RELOADS):
+        relay.configure(settings(source, target, window=100 + n))
+        relay.hup()
+
+
+def test_a_burst_of_sighups_under_load(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
+    """Nobody waits between two: the last configuration is in force in the end, and soon."""
+    a, b = gearmand_a, gearmand_b
+    steady, moving = f"{a.address}/steady", f"{a.address}/moving"
+    with Relay(settings(a, b)) as relay:
+        eventually(lambda: len(relay.events("source_up")) == 2, what="both forwards")
+        load = Load(a, b)
+        load.wait()
+        relay.configure(config({steady: f"{b.address}/steady"}))
+        reload(relay)
+        relay.wait_event("source_left", forward=moving)
+        kept = ports(relay, a) | ports(relay, b)
+        assert len(kept) == 2
+        mark = len(relay.records)
+        burst(relay, a, b)
+        relay.stats()
+        load.wait()
+        assert kept <= ports(relay, a) | ports(relay, b)
+        assert not relay.events("reload_refused", mark)
+        # What is in force would be changed by anything else than what the file says.
+        outcome = reload(relay)
+        assert (outcome["added"], outcome["changed"], outcome["removed"]) == ([], [], [])
+        load.finish()
+        counters = relay.stats()[steady]["counters"]
+        assert counters["given_back"] == counters["source_losses"] == 0
+        assert not relay.events("accounting")
+
+
+def test_sigterm_in_a_burst_of_sighups(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
+    """The stop does not wait for all that was asked for before it; nothing is lost or repeated."""
+    with Relay(settings(gearmand_a, gearmand_b)) as relay:
+        eventually(lambda: len(relay.events("source_up")) == 2, what="both forwards")
+        load = Load(gearmand_a, gearmand_b)
+        load.wait()
+        burst(relay, gearmand_a, gearmand_b)
+        mark = len(relay.records)
+        relay.term()
+        load.over.set()
+        assert relay.wait() == 0
+        told = [record["event"] for record in relay.records[mark:]]
+        assert told.count("reloaded") <= 2, "the one under way, and one for all that came since"
+        assert told[-1] == "daemon_stopped"
+        relay.restart()
+        load.finish()
+
+
+def test_a_stop_while_a_changed_forward_drains_tells_its_counters_too(gearmand_a: Gearmand) -> None:
+    """It has no successor any more; what it has passed still belongs to the accounts."""
+    with Withholds() as target, relay_of(gearmand_a, target, window=5) as relay:
+        submit(gearmand_a.port, numbered(b"here", 5))
+        target.wait_pending(5)
+        relay.configure(config(forward(gearmand_a, target, window=7)))
+        assert len(reload(relay)["changed"]) == 1
+        mark = len(relay.records)
+        relay.term()
+        relay.wait_event("daemon_stopping", since=mark)
+        target.release()
+        assert relay.wait() == 0
+        (status,) = relay.events("forward_status", mark)
+        assert status["counters"]["confirmed"] == 5
 
 
 def test_twelve_bad_configs_are_refused_and_everything_runs_on(

@@ -1,6 +1,6 @@
 """Silence is a fault, slowness is not: when a peer counts as gone."""
 
-from gevproxy.gearman.connection import PING_AFTER, SILENT_AFTER, Life
+from gevproxy.gearman.connection import PING_AFTER, SILENT_AFTER, UNREAD_AFTER, Life
 
 
 def silent_at(life: Life, *, queued: list[int], acknowledged: list[int]) -> int | None:
@@ -79,3 +79,38 @@ def test_time_in_which_we_stood_still_is_not_the_peer_s_silence() -> None:
     assert life.wants_ping(64.0)
     assert not life.is_silent(64.0 + SILENT_AFTER - 4.1)
     assert life.is_silent(64.0 + SILENT_AFTER - 4)
+
+
+def deaf_at(life: Life, *, queued: list[int], acknowledged: list[int]) -> int | None:
+    """Tick once a second with these sums, from a peer that says something all the time."""
+    for second, (ever, taken) in enumerate(zip(queued, acknowledged, strict=True), 1):
+        life.received(float(second))
+        life.tick(float(second), queued=ever, acknowledged=taken, reading=True)
+        assert not life.is_silent(float(second))
+        if life.is_deaf(float(second)):
+            return second
+    return None
+
+
+def test_a_peer_that_talks_and_takes_nothing_is_deaf_in_time() -> None:
+    """From the last byte on that it took, whatever else waits for it by then."""
+    waiting = [1000 * n for n in range(1, 100)]
+    assert deaf_at(Life(0.0), queued=waiting, acknowledged=[0] * 99) == UNREAD_AFTER
+    taken = [min(second, 10) for second in range(99)]
+    assert deaf_at(Life(0.0), queued=waiting, acknowledged=taken) == UNREAD_AFTER + 11
+
+
+def test_a_byte_now_and_then_is_taken_and_where_nothing_waits_nobody_is_deaf() -> None:
+    slow = [second // 29 for second in range(300)]
+    assert deaf_at(Life(0.0), queued=[9999] * 300, acknowledged=slow) is None
+    assert deaf_at(Life(0.0), queued=[5] * 300, acknowledged=[5] * 300) is None
+
+
+def test_while_we_do_not_read_or_stand_still_nobody_is_deaf() -> None:
+    """A peer that cannot write may have stopped to read."""
+    life = Life(0.0)
+    for second in range(1, 100):
+        life.tick(float(second), queued=9, acknowledged=0, reading=False)
+    assert not life.is_deaf(99.0)
+    life.tick(999.0, queued=9, acknowledged=0, reading=True)
+    assert not life.is_deaf(999.0)
