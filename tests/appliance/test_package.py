@@ -33,6 +33,7 @@ OUTSIDE = """\
 /usr/share/doc/gevproxy/examples/credentials.conf
 /usr/share/doc/gevproxy/examples/firewall.conf
 /usr/share/doc/gevproxy/examples/gevproxy.json
+/usr/share/doc/gevproxy/examples/metrics.conf
 /usr/share/fish/vendor_completions.d/gevproxy.fish
 /usr/share/gevproxy/config.schema.json
 /usr/share/lintian/overrides/gevproxy
