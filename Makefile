@@ -27,10 +27,17 @@ setup: $(VENV)/.dev ## make .venv with everything for development in it
 demo: $(VENV)/.demo ## show the relay at work between two job servers on this machine; needs no root
 	$(BIN)/gevproxy demo
 
+# promtool alone, out of Debian's package: nothing is installed, no service and no user.
+$(BIN)/promtool: | $(VENV)/.dev
+	@folder=$$(mktemp -d) && cd "$$folder" && { apt-get download prometheus 2>/dev/null \
+		|| { $(APT) update && apt-get download prometheus; } } \
+		&& dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool > promtool \
+		&& chmod 755 promtool && mv promtool "$(CURDIR)/$@" && rm -r "$$folder"
+
 # Debian puts gearmand where only root looks by default.
 test soak servers bench: export PATH := $(PATH):/usr/sbin
 
-test: setup servers ## install what the tests need, then run all of them
+test: setup servers $(BIN)/promtool ## install what the tests need, then run all of them
 	$(BIN)/pytest -n 6 --dist worksteal $(ARGS)
 
 soak: setup servers ## random faults while jobs flow: make soak JOBS=1000000 FAULTS=200 SEED=1

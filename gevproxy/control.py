@@ -22,11 +22,10 @@ from typing import Final
 
 import gevent
 from gevent import socket
-from gevent.pool import Pool
-from gevent.server import StreamServer
 
 from gevproxy.control_client import MAX_REQUEST, SOCKET_NAME, ControlError
 from gevproxy.gearman.connection import reason_of
+from gevproxy.listener import Listener
 from gevproxy.log import Event, EventLog
 
 DEADLINE: Final = 5.0
@@ -34,9 +33,6 @@ DEADLINE: Final = 5.0
 
 _AT_ONCE: Final = 8
 """Connections that are served at a time; the next wait for one of them to end."""
-
-_ACCEPT_AGAIN: Final = 1.0
-"""Seconds until we try again to accept a connection, for want of a descriptor."""
 
 _WAITING: Final = 128
 """Connections that the kernel keeps for us; one more is refused (EAGAIN)."""
@@ -60,33 +56,6 @@ class Commands:
     resume: Callable[[str], Answer]
 
 
-class _Listener(StreamServer):  # type: ignore[misc]  # gevent says no types
-    """Says that connections cannot be accepted, and tries again; gevent has only a traceback."""
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        serve: Callable[..., None],
-        on_failed: Callable[[OSError], None],
-    ) -> None:
-        super().__init__(listener, serve, spawn=Pool(_AT_ONCE))
-        self._on_failed = on_failed
-
-    def do_read(self) -> object:
-        """Accept a connection; None where there is none."""
-        try:
-            return super().do_read()
-        except OSError as error:
-            self.stop_accepting()
-            gevent.spawn_later(_ACCEPT_AGAIN, self._accept_again)
-            self._on_failed(error)
-            return None
-
-    def _accept_again(self) -> None:
-        if self.started:
-            self.start_accepting()
-
-
 class ControlServer:
     """Listens in `folder`, which is made with mode 0700 where it does not exist.
 
@@ -99,7 +68,7 @@ class ControlServer:
         self._commands = commands
         self._log = log
         self._lock: int | None = None  # the folder, held open and locked while we listen in it
-        self._server: _Listener | None = None
+        self._server: Listener | None = None
 
     def start(self) -> None:
         """Listen, or say in the log why not."""
@@ -115,7 +84,7 @@ class ControlServer:
             self._unlock()
             self._log.emit(Event.CONTROL_ABSENT, f"{path}: {error.strerror or error}")
             return
-        self._server = _Listener(listener, self._serve, self._on_failed)
+        self._server = Listener(listener, self._serve, _AT_ONCE, self._on_failed)
         self._server.start()
 
     def _on_failed(self, error: OSError) -> None:

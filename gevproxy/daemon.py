@@ -8,10 +8,10 @@ import faulthandler
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import gevent
 from gevent.event import AsyncResult
@@ -27,9 +27,13 @@ from gevproxy.errors import ConfigError, Problem
 from gevproxy.heart import Heart
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog, open_log
-from gevproxy.render import answer, document, systemd_line
+from gevproxy.metrics_server import MetricsServer, Sources, process
+from gevproxy.render import answer, document, systemd_line, unready
 from gevproxy.responder import Responder, search_in_time
 from gevproxy.supervisor import Plan, Supervisor, make_plan
+
+if TYPE_CHECKING:
+    from gevproxy.metrics import Reading
 
 EXIT_STOPPED: Final = 0
 EXIT_CRASHED: Final = 1
@@ -133,6 +137,11 @@ class Daemon:
             resume=partial(self._pause, False),
         )
         self._control = ControlServer(runtime_folder(os.environ), commands, log)
+        sources = Sources(reading=self._figures, unhealthy=self._unhealthy, unready=self._unready)
+        self._metrics = MetricsServer(sources, log)
+        self._started_at = time.time()
+        self._took = (True, self._started_at)  # whether the last reload went well; since when
+        self._alive = True
         self._orders: Queue[Order | AsyncResult] = Queue()
         self._stopping = False
         self._systemd = SystemdNotifier()
@@ -157,6 +166,7 @@ class Daemon:
         """Start everything, then take orders until the stop is done."""
         for number, order in _SIGNALS.items():
             gevent.signal_handler(number, self._orders.put_nowait, order)
+        self._metrics.use(self._plan.config.metrics)
         # Before the first job can come: a loop that stands still in its first second is named too.
         self._heart.beat(time.monotonic())
         self._supervisor.start()
@@ -169,6 +179,7 @@ class Daemon:
         while not self._obey(self._next_order()):
             pass
         self._control.stop()
+        self._metrics.stop()
         if self._responder is not None:
             self._responder.abort()
         self._supervisor.abort()
@@ -192,7 +203,8 @@ class Daemon:
         """Say that we are alive, where the forwards are, and how they do."""
         self._heart.beat(now)
         self._log.tick(now)
-        if self._supervisor.tick(now):
+        self._alive = self._supervisor.tick(now)
+        if self._alive:
             self._tell_systemd("WATCHDOG=1")
         self._tell_systemd(f"STATUS={systemd_line(self._supervisor.status())}")
         if self._stopping:
@@ -235,12 +247,19 @@ class Daemon:
         self._heart.note("reload")
         try:
             plan, letters = self._read(self._plan)
-            self._set_up_log(plan.config)
+            self._metrics.use(plan.config.metrics)
+            try:
+                self._set_up_log(plan.config)
+            except ConfigError:
+                self._metrics.use(self._plan.config.metrics)
+                raise
         except ConfigError as error:
+            self._took = (False, self._took[1])
             log_problems(self._log, error)
             self._log.emit(Event.RELOAD_REFUSED, "the configuration is as it was before")
             return {"problems": [str(problem) for problem in error.problems]}
         self._plan = plan
+        self._took = (True, time.time())
         self._letterbox.use(letters)
         changes = asdict(self._supervisor.apply(plan))
         self._serve_status_queue()
@@ -268,6 +287,24 @@ class Daemon:
             text = f"there is no forward {key}; `gevproxy status` shows all"
             raise ControlError(text) from error
         return {}
+
+    def _figures(self, requests: Mapping[int, int]) -> "Reading":
+        """Copy all that metrics tell, of one moment."""
+        from gevproxy.metrics import Reading  # noqa: PLC0415 - its package is there with the option
+
+        return Reading(
+            status=self._supervisor.status(),
+            times=self._supervisor.times(),
+            process=process(self._started_at),
+            reload=self._took,
+            requests=dict(requests),
+        )
+
+    def _unhealthy(self) -> str:
+        return "" if self._alive else "a forward stands still and starting it anew has not helped"
+
+    def _unready(self) -> str:
+        return "stopping" if self._stopping else unready(self._supervisor.status())
 
     def _answer_check(self, request: bytes) -> bytes:
         after = self._plan.config.status_critical_after

@@ -391,6 +391,7 @@ class Forward:
     def _on_source_up(self, worker: Worker) -> None:
         """Row 4."""
         self._worker = worker
+        self.counters.source_connections += 1
         self._regrabbed = False
         worker.register(f"gevproxy->{self.config.target}".encode())
         self._log.sparse(Event.SOURCE_UP, "source answered", first=FLAPS)
@@ -525,6 +526,7 @@ class Forward:
     def _on_target_up(self, client: Client[Held]) -> None:
         """Row 1."""
         self._client = client
+        self.counters.target_connections += 1
         self._queue.full = False
         if not self.config.asynchronous:
             client.option(b"exceptions")

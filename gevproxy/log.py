@@ -277,6 +277,31 @@ class Event(Enum):
         "Report the traceback. No forward is touched.",
     )
 
+    METRICS_UP = (
+        "metrics_up",
+        logging.INFO,
+        "Metrics are served at the address in the message.",
+        "Nothing.",
+    )
+    METRICS_ABSENT = (
+        "metrics_absent",
+        logging.WARNING,
+        "Connections for metrics cannot be accepted; it is tried again every second.",
+        "Read the reason. Forwards do not need it.",
+    )
+    METRICS_REFUSED = (
+        "metrics_refused",
+        logging.WARNING,
+        "A request for metrics was none of HTTP, too large or too slow, or took no answer.",
+        "If it repeats: see who asks at that address; only Prometheus and probes should.",
+    )
+    METRICS_FAILED = (
+        "metrics_failed",
+        logging.ERROR,
+        "A request for metrics met an error that nobody expected; it was answered with 500.",
+        "Report the traceback. No forward is touched.",
+    )
+
     def __init__(self, id_: str, level: int, meaning: str, remedy: str) -> None:
         self.id = id_
         self.level = level

@@ -35,7 +35,7 @@ _ERRORS: Final = ("refused", "timeouts", "source_losses", "target_losses", "cras
 """The counters that make up total_errors."""
 
 _NAMED: Final = 5
-"""Forwards that systemd's line names; NOTIFY_SOCKET takes one datagram, and people one line."""
+"""Forwards that one line names; NOTIFY_SOCKET takes one datagram, and people one line."""
 
 # A control character would end the line for check_gearman (NUL), Naemon (a line feed) or the
 # message (the bar, behind which the metrics begin).
@@ -272,9 +272,19 @@ def systemd_line(status: Status) -> str:
     stopped = _stopped(status)
     if not stopped:
         return summary(status)
-    named = [f"{forward.key} ({_why(forward)})" for forward in stopped[:_NAMED]]
-    more = f" and {len(stopped) - _NAMED} more" if len(stopped) > _NAMED else ""
-    return _plain(f"{summary(status)}, {len(stopped)} not running: {', '.join(named)}{more}")
+    return f"{summary(status)}, {len(stopped)} not running: {_some(stopped)}"
+
+
+def unready(status: Status) -> str:
+    """Say which forwards do not run and why, on one line; "" where all run but those paused."""
+    return _some([forward for forward in _stopped(status) if PAUSED not in forward.reasons])
+
+
+def _some(forwards: Sequence[ForwardStatus]) -> str:
+    """Name forwards, each with its reasons, and how many more there are."""
+    named = [f"{forward.key} ({_why(forward)})" for forward in forwards[:_NAMED]]
+    more = f" and {len(forwards) - _NAMED} more" if len(forwards) > _NAMED else ""
+    return _plain(", ".join(named) + more)
 
 
 def table(status: Status) -> str:

@@ -29,7 +29,7 @@ class Report:
     def __init__(self, counters: Counters, log: EventLog, now: float) -> None:
         self._counters = counters
         self._log = log
-        self._meter = Meter(now)
+        self._meter = Meter(now, counters.times)
         self._reasons: tuple[str, ...] | None = None  # as they were last written
         self._running_until = now
 

@@ -6,9 +6,41 @@ Plain integers on purpose: several are raised for every job. Nothing here knows 
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
+
+HISTOGRAM_BOUNDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+"""Upper bounds in seconds of what a histogram tells apart: a LAN, a WAN, an outage."""
+
+
+class Histogram:
+    """How long jobs took from assignment to confirm, since the daemon started.
+
+    `counts` has one more than there are bounds, for what took longer than all of them; `seconds`
+    is the sum of all times. A batch of jobs that came and went together costs 0.1 us here, and even
+    a single job over 2 us elsewhere.
+    """
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(HISTOGRAM_BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def record(self, seconds: float, jobs: int) -> None:
+        """Count jobs that took so long."""
+        self.counts[bisect_left(HISTOGRAM_BOUNDS, seconds)] += jobs
+        self.seconds += seconds * jobs
+
+    def copy(self) -> "Histogram":
+        """Return what has been counted until now."""
+        copied = Histogram()
+        copied.counts, copied.seconds = self.counts[:], self.seconds
+        return copied
 
 
 @dataclass(slots=True)
@@ -56,8 +88,15 @@ class Counters:
     """Jobs that the slow grab found while we slept."""
     blocks: int = 0
     """How often the forward was blocked."""
+    source_connections: int = 0
+    """Source connections that have come up: answered their first ping."""
+    target_connections: int = 0
+    """The same at the target."""
     crashes: int = 0
     """How often the forward was started anew after an unexpected error."""
+
+    times: Histogram = field(default_factory=Histogram, repr=False, compare=False)
+    """How long what was confirmed or answered took; the only one that is no number."""
 
     def missing(self, held: int) -> int:
         """Return how many received jobs are in no other counter; 0 unless there is a bug."""
@@ -66,7 +105,10 @@ class Counters:
 
     def as_dict(self) -> dict[str, int]:
         """Return all counters by name, faster than asdict: asked of each forward once a second."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in _COUNTED}
+
+
+_COUNTED: Final = tuple(name for name in Counters.__slots__ if name != "times")
 
 
 LATENCY_BOUNDS: Final = tuple(0.0001 * 1.25**n for n in range(72))
@@ -118,12 +160,16 @@ class Latency:
 
 
 class Meter:
-    """How fast and how quickly jobs pass one forward: rate, latency, the last confirm."""
+    """How fast and how quickly jobs pass one forward: rate, latency, the last confirm.
 
-    __slots__ = ("_marks", "_passed", "last_confirm", "latency")
+    `times` is told of every job too, and outlives this object.
+    """
 
-    def __init__(self, now: float) -> None:
+    __slots__ = ("_marks", "_passed", "_times", "last_confirm", "latency")
+
+    def __init__(self, now: float, times: Histogram) -> None:
         self.latency = Latency(now)
+        self._times = times
         self.last_confirm: float | None = None
         self._passed = 0
         self._marks: deque[tuple[float, int]] = deque([(now, 0)], maxlen=11)
@@ -135,6 +181,7 @@ class Meter:
             jobs = sum(1 for _ in alike)
             self._passed += jobs
             self.latency.record(now - start, jobs)
+            self._times.record(now - start, jobs)
 
     def tick(self, now: float) -> None:
         """Once a second."""

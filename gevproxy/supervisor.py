@@ -24,7 +24,7 @@ from gevproxy.gearman.tls import Tls
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import Event, EventLog
 from gevproxy.stages import CheckReader, Pipeline
-from gevproxy.status import Counters, ServerStatus, Status
+from gevproxy.status import Counters, Histogram, ServerStatus, Status
 from gevproxy.tls_files import read_tls
 
 LAST_BYTES: Final = 5.0
@@ -246,6 +246,10 @@ class Supervisor:
                 _server_status(server, tls, time.time()) for server, tls in self._plan.tls.items()
             ),
         )
+
+    def times(self) -> dict[str, Histogram]:
+        """Return how long the jobs of each forward took, as copies."""
+        return {key: self._counters[key].times.copy() for key in self._forwards}
 
     def log_status(self) -> None:
         """Write facts and counters of every forward, then that this was all."""

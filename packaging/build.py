@@ -239,6 +239,8 @@ class Builder:
             shutil.copytree(source, target)
         for unit in (ROOT / "systemd").glob("*.service"):
             copy(unit, lib / "systemd/system" / unit.name)
+        for name in ("grafana", "prometheus"):
+            shutil.copytree(HERE / name, share / "gevproxy" / name)
         copy(HERE / "example.json", share / "doc/gevproxy/examples/gevproxy.json")
         for example in (ROOT / "schema/examples").glob("*.json"):
             text = example.read_text().replace("../config.schema.json", SCHEMA_PATH)

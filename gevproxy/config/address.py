@@ -4,10 +4,14 @@ Pure text in, values out: nothing is resolved or connected.
 """
 
 import re
+from contextlib import suppress
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from gevproxy.config.model import QueueAddress
 from gevproxy.gearman.job import DEFAULT_PORT, Server
+
+METRICS_PORT = 9730
+"""Where metrics are served unless something else is said."""
 
 MAX_QUEUE = 512
 """Bytes; gearmand refuses longer function names."""
@@ -41,6 +45,24 @@ def parse_server(text: str) -> Server:
         raise ValueError(f'{_quoted(text)} names a queue: a server is "host:port" alone')
     host, port = _split_place(text)
     return Server(_host(host), _port(port))
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Read "address:port" of this host to listen at; the port may be missing. ValueError as above.
+
+    No name: what it stands for could be more than one address, or none while we start.
+    """
+    place, slash, _ = text.partition("/")
+    host = ""
+    with suppress(ValueError):
+        place, port = _split_place(place)
+        host = str(IPv6Address(place[1:-1]) if place.startswith("[") else IPv4Address(place))
+    if not host or slash:
+        raise ValueError(
+            f"{_quoted(text)} is no address to listen at: write an IP address of this host and a "
+            'port, as in "127.0.0.1:9730" or "[::1]:9730"; 0.0.0.0 and [::] are all of them'
+        )
+    return host, METRICS_PORT if port is None else _port(port)
 
 
 def parse_host(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gevproxy.config.address import parse_host
+from gevproxy.config.address import parse_host, parse_listen
 from gevproxy.config.checks import (
     ASYNC_ONLY,
     SYNC_ONLY,
@@ -23,6 +23,7 @@ from gevproxy.config.model import (
     Config,
     Expect,
     ForwardConfig,
+    MetricsConfig,
     OnDisconnect,
     OnLate,
     Payload,
@@ -147,6 +148,14 @@ def _data_callback(node: Node) -> str | None:
     return f"{node.path(place)}:{function}" if place.endswith(".py") else node.value
 
 
+def _metrics(node: Node) -> MetricsConfig | None:
+    if node.value is None:
+        return None
+    host, port = parse_listen(node.value)
+    place = node.problem("")
+    return MetricsConfig(host=host, port=port, file=place.file, line=place.line)
+
+
 def _path(node: Node) -> Path | None:
     return None if node.value is None else node.path(node.value)
 
@@ -162,6 +171,7 @@ _TLS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
 
 _SETTINGS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
     "status/critical_after": ("status_critical_after", _seconds),
+    "metrics/listen": ("metrics", _metrics),
     "dead_letters": ("dead_letters", lambda node: node.path(node.value)),
     "log_file": ("log_file", _log_file),
     "debug": ("debug", _same),

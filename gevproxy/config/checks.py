@@ -10,9 +10,10 @@ import binascii
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-from gevproxy.config.address import parse_host
+from gevproxy.config.address import parse_host, parse_listen
 from gevproxy.config.keys import FILE, resolve_key
 from gevproxy.config.merge import Merged, Queue, ServerEntry
 from gevproxy.config.model import QueueAddress
@@ -49,6 +50,7 @@ def logical_problems(merged: Merged, environ: Mapping[str, str]) -> Iterator[Pro
     """Yield everything that is wrong with a configuration that follows the schema."""
     yield from _no_queues(merged)
     yield from _status_queue(merged)
+    yield from _metrics(merged)
     yield from _circles(merged)
     for queue in merged.queues.values():
         if merged.whole:
@@ -86,6 +88,22 @@ def _status_queue(merged: Merged) -> Iterator[Problem]:
     for queue in merged.queues.values():
         if queue.target == address:
             yield node.problem(f"{address} is the status queue and a target too, in {queue.node}")
+
+
+def _metrics(merged: Merged) -> Iterator[Problem]:
+    """Check that there is an address to listen at, and what it takes to tell metrics."""
+    node = merged.settings.get("metrics/listen")
+    if node is None or node.value is None:
+        return
+    try:
+        parse_listen(node.value)
+    except ValueError as error:
+        yield node.problem(str(error))
+    if find_spec("prometheus_client") is None:
+        yield node.problem(
+            "metrics need the Python package prometheus-client, which is not installed: "
+            "pip install 'gevproxy[metrics]', or leave \"metrics\" out"
+        )
 
 
 def _circles(merged: Merged) -> Iterator[Problem]:

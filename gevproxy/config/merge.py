@@ -14,7 +14,7 @@ from gevproxy.config.source import Document, Node
 from gevproxy.errors import Problem
 from gevproxy.gearman.job import Server
 
-_GROUPS = ("defaults", "status")
+_GROUPS = ("defaults", "status", "metrics")
 """Objects whose members are settings of their own: two files may each give some of them."""
 
 

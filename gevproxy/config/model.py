@@ -109,6 +109,19 @@ class TlsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """Where metrics are served: an IP address and a port. `file` and `line` are where that is."""
+
+    host: str
+    port: int
+    file: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return str(Server(self.host, self.port))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardConfig:
     """One forward, with every default filled in.
 
@@ -158,6 +171,7 @@ class Config:
     servers: Mapping[Server, TlsConfig] = field(default_factory=dict)
     status_queue: QueueAddress | None = None
     status_critical_after: float = 300.0
+    metrics: MetricsConfig | None = None
     dead_letters: Path | None = None
     log_file: str = "stderr"
     debug: bool = False

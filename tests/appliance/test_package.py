@@ -33,8 +33,11 @@ OUTSIDE = """\
 /usr/share/doc/gevproxy/examples/credentials.conf
 /usr/share/doc/gevproxy/examples/firewall.conf
 /usr/share/doc/gevproxy/examples/gevproxy.json
+/usr/share/doc/gevproxy/examples/metrics.conf
 /usr/share/fish/vendor_completions.d/gevproxy.fish
 /usr/share/gevproxy/config.schema.json
+/usr/share/gevproxy/grafana/gevproxy.json
+/usr/share/gevproxy/prometheus/gevproxy.rules.yml
 /usr/share/lintian/overrides/gevproxy
 /usr/share/man/man1/gevproxy.1.gz
 /usr/share/man/man5/gevproxy.json.5.gz

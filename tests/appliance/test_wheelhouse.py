@@ -27,7 +27,9 @@ def test_its_readme_makes_a_running_relay(fresh: Relay, wheelhouse: Path) -> Non
 def test_its_readme_upgrades_it(fresh: Relay, wheelhouse: Path) -> None:
     """The same again: what the README says about an upgrade."""
     folder = f"/root/{wheelhouse.name.removesuffix('.tar.gz')}"
-    upgrade = "/opt/gevproxy/bin/pip install --upgrade --no-index --find-links wheels gevproxy"
+    upgrade = (
+        "/opt/gevproxy/bin/pip install --upgrade --no-index --find-links wheels 'gevproxy[metrics]'"
+    )
     fresh.bed.run("bash", "-euxc", f"cd {folder}; {upgrade}")
     fresh.bed.run("systemctl", "restart", "gevproxy")
     fresh.passes(prefix="upgraded")

@@ -19,9 +19,11 @@ from gevproxy.log import Event
 from tests.kit.eventually import eventually
 from tests.kit.packets import Kind
 from tests.kit.peers import Job, SyncClient, numbered, submit
+from tests.kit.ports import free_port
 from tests.kit.relay import ROOT, Record, Relay, config
 from tests.kit.scripted import Full, Peer, Refuses, ScriptedServer
 from tests.kit.servers import Gearmand
+from tests.metrics.kit import get, raw
 from tests.mod_gearman.payloads import CHECK
 
 AGED = CHECK.replace(b"core_time=1", b"core_time=0")
@@ -31,6 +33,8 @@ SCHEMA: dict[str, Any] = json.loads((ROOT / "schema" / "log.schema.json").read_t
 BUGS = """
 from gevproxy.__main__ import main
 import gevent
+import socket
+from gevent.server import StreamServer
 from gevproxy import daemon
 from gevproxy.daemon import Daemon
 from gevproxy.forward import Forward
@@ -65,6 +69,15 @@ def broken_settle(self, worker):
 
 Forward.tick, Supervisor.start, Supervisor.log_status = broken_tick, broken_start, broken_status
 Counters.missing = lambda self, held: 1
+accept = StreamServer.do_read
+
+def broken_accept(self):
+    if not hasattr(self, "broken") and self.family != socket.AF_UNIX:
+        self.broken = True
+        raise OSError(24, "Too many open files")
+    return accept(self)
+
+StreamServer.do_read, Daemon._unready = broken_accept, broken_answer
 daemon.answer, Daemon._describe, Responder._settle = broken_answer, broken_answer, broken_settle
 raise SystemExit(main())
 """
@@ -202,7 +215,9 @@ def everything_that_should_not_happen() -> list[Record]:
     """Run a relay with bugs; return its records."""
     with Gearmand() as a, Gearmand() as b:
         queues = {f"{a.address}/q": f"{b.address}/q"}
-        relay = Relay(config(queues, status_queue=f"{a.address}/status"))
+        port = free_port()
+        metrics = {"listen": f"127.0.0.1:{port}"}
+        relay = Relay(config(queues, status_queue=f"{a.address}/status", metrics=metrics))
         relay.program = ("-c", BUGS)
         relay.start()
         with SyncClient(a.port) as client:
@@ -211,6 +226,8 @@ def everything_that_should_not_happen() -> list[Record]:
         relay.wait_event("accounting", 20.0)
         relay.wait_event("status_queue_crashed", 20.0)
         relay.wait_event("status_queue_failed", 20.0)
+        assert get(port, "/-/ready").code == 500
+        assert raw(port, b"STATUS\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         assert ask(relay, "status") == 3
         with pytest.raises(AssertionError):
             relay.stats(5.0)

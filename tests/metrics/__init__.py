@@ -1,0 +1,1 @@
+"""Metrics over HTTP: right, bounded, and packaged with what reads them."""
