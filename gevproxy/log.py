@@ -91,7 +91,7 @@ class Event(Enum):
         "forward_blocked",
         logging.ERROR,
         "A job could not pass, and the forward leaves its source so that no other is harmed.",
-        "Read the reason; mend the key, the setting or the target. It tries one job every 5 s.",
+        "Read the reason; mend the key, the setting or the target. It tries some jobs every 5 s.",
     )
     FORWARD_UNBLOCKED = (
         "forward_unblocked",
