@@ -288,7 +288,9 @@ class Forward:
     @property
     def _leaving(self) -> bool:
         """We may not grab, and show it by having no worker at the source."""
-        return self._client is None or self._paused or self._rejects.closed or self.stopping
+        rejects = self._rejects
+        barred = rejects.closed or rejects.silent
+        return self._client is None or self._paused or barred or self.stopping
 
     @property
     def _at_target(self) -> int:
@@ -693,6 +695,7 @@ class Forward:
         self._source.tick(now)
         self._target.tick(now)
         self._expire(now)
+        self._rejects.tick(now)
         if self._worker is None:
             self._rejects.come_back(now)
         self._regrab(now)

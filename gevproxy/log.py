@@ -96,7 +96,7 @@ class Event(Enum):
     FORWARD_UNBLOCKED = (
         "forward_unblocked",
         logging.INFO,
-        "A job has passed again and the forward goes on.",
+        "A job has passed again, or dead letters can be written, and the forward goes on.",
         "Nothing.",
     )
     FORWARD_CRASHED = (

@@ -4,12 +4,14 @@ Ten in a row are each ended: completed when a dead letter is on disk, or failed 
 forward. The eleventh blocks the forward, and so do a job that is too large to be read and a letter
 that cannot be written. `comeback.py` says how a blocked forward tries again.
 
-A letter that cannot be written ends no job and does not count among the ten.
+A letter that cannot be written ends no job and does not count among the ten. A disk that does not
+answer holds its jobs: once it does, they are completed, and nothing is lost or comes twice.
 """
 
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from gevproxy.comeback import Comeback
 from gevproxy.config import ForwardConfig
@@ -21,12 +23,18 @@ from gevproxy.refusals import Row
 from gevproxy.status import Counters
 from gevproxy.window import Held, Window
 
+SILENT_AFTER: Final = 10.0
+"""Seconds without an answer of the disk from which on no more jobs are taken."""
+
+_SILENT: Final = "dead letters: the disk does not answer"
+
 
 class Rejects:
     """The refused jobs of a forward, and the block that they lead to.
 
-    `closed` is a block without a comeback: no job may pass. `complete` and `fail` end a job at the
-    source; `settle` is called when a letter has met its fate.
+    `closed` is a block without a comeback: no job may pass. `silent` says that the disk does not
+    answer: no job may be taken. `complete` and `fail` end a job at the source; `settle` is called
+    when a letter has met its fate.
     """
 
     __slots__ = (
@@ -46,6 +54,7 @@ class Rejects:
         "answers",
         "closed",
         "comeback",
+        "silent",
         "stages",
         "target",
     )
@@ -77,6 +86,7 @@ class Rejects:
         self.answers = Row()  # to late checks, as the source answered
         self.comeback = Comeback(config.window if config.asynchronous else config.workers)
         self.closed = False
+        self.silent = False
         self._block = ""  # why jobs block, in words
         self._row: Row | None = None  # the row that is full; None: a job that cannot be read
         self._unwritten = ""  # why letters cannot be written
@@ -89,7 +99,7 @@ class Rejects:
 
     def reasons(self) -> list[str]:
         """Say in words what blocks; none hides another."""
-        whys = (self._block, self._unwritten)
+        whys = (self._block, self._unwritten, _SILENT if self.silent else "")
         return [f"blocked: {why}" for why in whys if why]
 
     def refuse(self, held: Held, why: str, row: Row) -> None:
@@ -222,3 +232,12 @@ class Rejects:
         self._unwritten = why
         if not known:
             self._close(why, job)
+
+    def tick(self, now: float) -> None:
+        """Notice a disk that does not answer, and that it does again."""
+        silent = bool(self._pending) and now - self._pending[0] >= SILENT_AFTER
+        if silent and not self.silent:
+            self._blocked(_SILENT)
+        elif self.silent and not silent:
+            self._log.emit(Event.FORWARD_UNBLOCKED, "the disk of the dead letters answers")
+        self.silent = silent

@@ -1,6 +1,7 @@
 """A disk for dead letters that is full or does not answer: the forward blocks and loses nothing."""
 
 import contextlib
+import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,3 +132,52 @@ def test_a_wrong_key_on_a_full_disk_makes_ten_letters_once_there_is_room(
         wait_queue(gearmand_a, total=25 - LETTERS, running=0, workers=0)
         assert not any("dead letters" in reason for reason in proxy.only_stats()["reasons"])
         ledger.assert_exact(map(seen, buried(folder)), left_at(gearmand_a))
+
+
+@contextlib.contextmanager
+def locked(proxy: CheckedRelay) -> Iterator[Disk]:
+    """Run a relay while somebody holds the lock of its dead letters and does not let go."""
+    with (proxy.state_folder / "dead-letters.jsonl").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with proxy:
+            yield proxy.state_folder, lambda: fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def frozen(proxy: CheckedRelay) -> Iterator[Disk]:
+    """Run a relay whose disk answers nobody who writes."""
+    lacking = disks.lacking() or disks.use_image(proxy, proxy.folder / "image")
+    if lacking:
+        shutil.rmtree(proxy.folder)
+        pytest.skip(lacking)
+    with contextlib.ExitStack() as freezing, proxy:
+        proxy.wait_event("target_up")
+        folder = disks.seen_from_outside(proxy)
+        freezing.enter_context(disks.frozen(folder))
+        yield folder, freezing.close
+
+
+@pytest.mark.parametrize("fault", [locked, frozen])
+def test_a_disk_that_does_not_answer_blocks_until_it_does(
+    gearmand_a: Gearmand,
+    fault: Callable[[CheckedRelay], contextlib.AbstractContextManager[Disk]],
+) -> None:
+    """Good jobs pass until that is certain; then no more are taken, and all comes once."""
+    ledger = Ledger()
+    with ScriptedServer() as target, fault(proxy := staged(gearmand_a, target)) as (folder, mend):
+        submit(gearmand_a.port, ledger.book([*bad(3), *good(20)]))
+        wait_submitted(target, 20)
+        proxy.wait_reason("blocked: dead letters: the disk does not answer", 30.0)
+        proxy.wait_event("forward_blocked", message="dead letters: the disk does not answer")
+        submit(gearmand_a.port, ledger.book(good(20, b"later")))
+        wait_queue(gearmand_a, total=23, running=3)
+        status = proxy.only_stats()
+        assert (status["held"], status["in_flight"], status["counters"]["blocks"]) == (3, 0, 1)
+        assert status["not_running"] > 0
+        mend()
+        wait_submitted(target, 40)
+        proxy.wait_event("forward_unblocked")
+        proxy.wait_counter("dead_lettered", 3)
+        wait_queue(gearmand_a, total=0, workers=1)
+        assert proxy.only_stats()["reasons"] == []
+        ledger.assert_exact(arrived_at(target), map(seen, buried(folder)))
