@@ -560,6 +560,21 @@ class Forward:
             held = Dated(job, unique, outcome.workload, since, deadline)
         self._window.hold([held])
 
+    def _try_again(self, worker: Worker) -> None:
+        """Try what is held in vain, where jobs that run on keep the forward at its source."""
+        failed = self._rejects.comeback.failed
+        worker.empty = False  # for all we know: nobody wakes a worker that does not sleep
+        for held in self._window:
+            if held.place is not Place.PARKED or failed.get(held, ("", self))[1] is None:
+                continue  # None: too large to be read
+            staged = self._stage(held.job)
+            if self._worker is not worker:
+                return
+            if held in self._window:
+                failed.pop(held, None)
+                self._window.settle(held)
+                self._line_up(worker, held.job, staged, held.since)
+
     def _pass_over(self, oversized: Oversized, now: float) -> None:
         """Block for a job that was too large to be read; it is held without its payload."""
         self.counters.received += 1
@@ -696,8 +711,10 @@ class Forward:
         self._target.tick(now)
         self._expire(now)
         self._rejects.tick(now)
-        if self._worker is None:
-            self._rejects.come_back(now)
+        # A synchronous forward stays at its source while a job runs.
+        may_come_back = self._worker is None or self._running
+        if may_come_back and self._rejects.come_back(now) and self._worker is not None:
+            self._try_again(self._worker)
         self._regrab(now)
         self.settle()
         self._report.tick(self._moment(now))
