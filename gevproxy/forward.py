@@ -549,7 +549,7 @@ class Forward:
         if outcome is None:
             worker.complete(job.handle)
             self.counters.dropped += 1
-            rejects.stages.broken()
+            rejects.passed(rejects.stages)
             return
         if self._pipeline is not None:
             rejects.stages.broken()

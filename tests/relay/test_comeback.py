@@ -5,6 +5,7 @@ A blocked forward comes back every 5 s; a reload hastens that, and so these test
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -163,3 +164,30 @@ def test_a_job_too_large_to_be_read_in_front_holds_good_ones_up_but_not_for_ever
         proxy.term()
         assert proxy.wait() == 0
         ledger.assert_exact(arrived_at(target), left_at(gearmand_a))
+
+
+DROPS = """
+import gevproxy
+
+def change(data, job):
+    if data == b"bad":
+        raise ValueError
+    return gevproxy.DROP
+"""
+
+
+def test_jobs_that_a_callback_drops_end_a_block_by_the_stages(
+    gearmand_a: Gearmand, tmp_path: Path
+) -> None:
+    """They went through all stages that there are; nothing else of this queue ever passes."""
+    callback = tmp_path / "callback.py"
+    callback.write_text(DROPS)
+    options = {"payload": "raw", "data_callback": f"{callback}:change"}
+    with ScriptedServer() as target, relay(gearmand_a, target, **options) as proxy:
+        submit(gearmand_a.port, [Job(HERE, b"bad-%d" % n, b"bad") for n in range(LETTERS + 1)])
+        proxy.wait_event("forward_blocked")
+        submit(gearmand_a.port, [Job(HERE, b"good-%d" % n, b"good") for n in range(500)])
+        proxy.wait_event("forward_unblocked", 30.0)
+        proxy.wait_counter("dropped", 500)
+        proxy.wait_counter("dead_lettered", LETTERS + 1)
+        assert proxy.only_stats()["reasons"] == []
