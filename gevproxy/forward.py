@@ -81,7 +81,8 @@ _TERMINAL: Final = frozenset(
 class Forward:
     """Moves jobs from one queue to another until it is stopped.
 
-    `counters` belong to the forward's key, not to this object: they outlive it. `tls` is how source
+    `counters` belong to the forward's key, not to this object: they outlive it. `running_until` is
+    when the forward ran last whose place this one takes. `tls` is how source
     and target are spoken to, where it is not in plain text. `on_crash` is
     called with an unexpected error; the object is of no use from then on but for `abort`.
     """
@@ -98,6 +99,7 @@ class Forward:
         letterbox: Letterbox,
         max_packet: int,
         on_crash: Callable[["Forward", BaseException], None],
+        running_until: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
     ) -> None:
@@ -110,7 +112,7 @@ class Forward:
         self._log = log.bind(
             forward=config.key, source=str(config.source), target=str(config.target)
         )
-        self._report = Report(counters, self._log, clock())
+        self._report = Report(counters, self._log, clock(), running_until)
         self._on_crash = on_crash
         self._clock = clock
         self._rng = rng or Random()  # noqa: S311 - jitter
@@ -252,6 +254,11 @@ class Forward:
     def stands_in(self) -> str:
         """What stands still when `ticked_at` does."""
         return "its loop" if self._staged_since is None else "a job in its data_callback"
+
+    @property
+    def running_until(self) -> float:
+        """When the forward ran last."""
+        return self._report.running_until
 
     @property
     def held(self) -> int:
