@@ -125,6 +125,7 @@ class Forward:
         self._refusals = Refusals()
         self._late = LateChecks(config, reader, self._window, counters, self._log, bury=self._bury)
         self._paused = False
+        self._barred = ""  # the reason in words
         self._aborted = ""  # the reason in words
         self.stopping = False
         self.drain_seconds = 0.0
@@ -219,6 +220,11 @@ class Forward:
         self._paused = paused
         self.settle()
 
+    def bar(self, why: str) -> None:
+        """Take no job for this reason, as if paused; "" ends it."""
+        self._barred = why
+        self.settle()
+
     def abort(self, why: str = "") -> None:
         """Cut every connection and greenlet now; what is held is at the source again.
 
@@ -240,7 +246,12 @@ class Forward:
     @property
     def stands_in(self) -> str:
         """What stands still when `ticked_at` does."""
-        return "its loop" if self._staged_since is None else "a job in its data_callback"
+        return "a job in its data_callback" if self.in_stages else "its loop"
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether a job has gone into the stages and not come out yet."""
+        return self._staged_since is not None
 
     @property
     def held(self) -> int:
@@ -260,6 +271,8 @@ class Forward:
             reasons.append("target full")
         if self._refusals.blocked:
             reasons.append(f"blocked: {self._refusals.blocked}")
+        if self._barred:
+            reasons.append(f"blocked: {self._barred}")
         if self._paused:
             reasons.append("paused")
         if self.stopping:
@@ -278,7 +291,8 @@ class Forward:
     @property
     def _leaving(self) -> bool:
         """We may not grab, and show it by having no worker at the source."""
-        return self._client is None or self._paused or self._refusals.closed or self.stopping
+        held_back = self._paused or self._refusals.closed or self.stopping or bool(self._barred)
+        return self._client is None or held_back
 
     @property
     def _busy(self) -> int:
