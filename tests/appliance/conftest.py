@@ -87,6 +87,10 @@ class OneProcessABed(LoadScopeScheduling):  # type: ignore[misc] # it publishes 
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
+        if "/molecule/" in file:
+            # A process that has no more than two tests is given those of another bed to wait behind
+            # them, and the first of these takes longer than all others.
+            return "molecule"
         return f"{file} {next((suite for suite in SUITES if suite in test), '')}"
 
 
