@@ -14,8 +14,8 @@ from tests.appliance.bed import Bed
 from tests.appliance.conftest import MEASURED, ROOT
 from tests.appliance.molecule.conftest import run
 
-RUNS = ("preparing", "check mode", "the playbook's first run", "the playbook's second run")
-"""The first playbooks that a relay meets, by the sequence in molecule.yml."""
+RUNS = ("check mode", "the playbook's first run", "the playbook's second run")
+"""The first playbooks that a relay meets after prepare.yml, by the sequence in molecule.yml."""
 
 
 def test_from_check_mode_to_removal(
@@ -42,5 +42,5 @@ def test_from_check_mode_to_removal(
     assert "Missing playbook" not in output
     for host in ("relay12", "relay13"):
         runs = re.findall(rf"^{host} +: (ok=\d+ +changed=\d+)", output, re.MULTILINE)
-        for run_of, figures in zip(RUNS, runs, strict=False):
+        for run_of, figures in zip(RUNS, runs[1:], strict=False):
             record_property(MEASURED, f"{host}: {run_of}: {figures}")
