@@ -30,6 +30,7 @@ from gevproxy.log import Event, EventLog, open_log
 from gevproxy.metrics_server import MetricsServer, Sources, process
 from gevproxy.render import answer, document, systemd_line, unready
 from gevproxy.responder import Responder, search_in_time
+from gevproxy.stuck import Stuck
 from gevproxy.supervisor import Plan, Supervisor, make_plan
 
 if TYPE_CHECKING:
@@ -129,6 +130,9 @@ class Daemon:
         self._plan = plan
         self._letterbox = Letterbox(letters)
         self._supervisor = Supervisor(plan, log, self._letterbox)
+        self._stuck = self._watch_for(letters)
+        for key, why in self._stuck.read().items():
+            self._supervisor.bar(key, why)
         self._responder: Responder | None = None
         commands = Commands(
             status=self._describe,
@@ -159,6 +163,16 @@ class Daemon:
         set_up_log(config)
         self._heart.log_to(config.log_file)
 
+    def _watch_for(self, letters: DeadLetters) -> Stuck:
+        """Let what we stand still in be written down beside the dead letters."""
+        stuck = Stuck(letters.folder)
+        self._heart.mark_in(stuck.path)
+        return stuck
+
+    def _forget_stuck(self) -> None:
+        """Let every forward try again: somebody was here."""
+        self._stuck.forget({forward.key for forward in self._plan.config.forwards})
+
     def _on_slow_callback(self, name: str, seconds: float) -> None:
         self._log.sparse(Event.CALLBACK_SLOW, f"{name} held everything up", seconds=seconds)
 
@@ -185,6 +199,7 @@ class Daemon:
         self._supervisor.abort()
         self._letterbox.close(LAST_LETTERS)
         self._heart.stop()
+        self._forget_stuck()
         self._supervisor.log_status()
         self._log.emit(Event.DAEMON_STOPPED, "stopped")
         return EXIT_STOPPED
@@ -258,9 +273,11 @@ class Daemon:
             log_problems(self._log, error)
             self._log.emit(Event.RELOAD_REFUSED, "the configuration is as it was before")
             return {"problems": [str(problem) for problem in error.problems]}
+        self._forget_stuck()
         self._plan = plan
         self._took = (True, time.time())
         self._letterbox.use(letters)
+        self._stuck = self._watch_for(letters)
         changes = asdict(self._supervisor.apply(plan))
         self._serve_status_queue()
         self._log.emit(Event.RELOADED, "reloaded", **changes)
@@ -286,6 +303,8 @@ class Daemon:
         except KeyError as error:
             text = f"there is no forward {key}; `gevproxy status` shows all"
             raise ControlError(text) from error
+        if not paused:
+            self._stuck.forget((key,))
         return {}
 
     def _figures(self, requests: Mapping[int, int]) -> "Reading":

@@ -149,6 +149,7 @@ class Forward:
             clock=clock,
         )
         self._paused = False
+        self._barred = ""  # the reason in words
         self._aborted = ""  # the reason in words
         self.stopping = False
         self.drain_seconds = 0.0
@@ -238,6 +239,11 @@ class Forward:
         self._paused = paused
         self.settle()
 
+    def bar(self, why: str) -> None:
+        """Take no job for this reason, as if paused; "" ends it."""
+        self._barred = why
+        self.settle()
+
     def abort(self, why: str = "") -> None:
         """Cut every connection and greenlet now; what is held is at the source again.
 
@@ -259,7 +265,12 @@ class Forward:
     @property
     def stands_in(self) -> str:
         """What stands still when `ticked_at` does."""
-        return "its loop" if self._intake.staged_since is None else "a job in its data_callback"
+        return "a job in its data_callback" if self.in_stages else "its loop"
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether a job has gone into the stages and not come out yet."""
+        return self._intake.staged_since is not None
 
     @property
     def running_until(self) -> float:
@@ -283,6 +294,8 @@ class Forward:
         if self._queue.full:
             reasons.append("target full")
         reasons += self._rejects.reasons()
+        if self._barred:
+            reasons.append(f"blocked: {self._barred}")
         if self._paused:
             reasons.append("paused")
         if self.stopping:
@@ -302,8 +315,8 @@ class Forward:
     def _leaving(self) -> bool:
         """We may not grab, and show it by having no worker at the source."""
         rejects = self._rejects
-        barred = rejects.closed or rejects.silent
-        return self._client is None or self._paused or barred or self.stopping
+        blocked = rejects.closed or rejects.silent or bool(self._barred)
+        return self._client is None or self._paused or blocked or self.stopping
 
     @property
     def _at_target(self) -> int:

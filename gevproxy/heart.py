@@ -9,6 +9,7 @@ import contextlib
 import mmap
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 from gevproxy import watcher
@@ -41,8 +42,15 @@ class Heart:
 
     def log_to(self, destination: str) -> None:
         """Say where the log goes; a name that has no room there stands for stderr."""
-        place = self._view[watcher.LOG]
-        name = os.fsencode(destination)
+        self._put(watcher.LOG, destination)
+
+    def mark_in(self, file: Path) -> None:
+        """Say where a line is left about what we stand still in; without room for it, nowhere."""
+        self._put(watcher.MARK, str(file))
+
+    def _put(self, part: slice, text: str) -> None:
+        place = self._view[part]
+        name = os.fsencode(text)
         place[:] = (name if len(name) < len(place) else b"").ljust(len(place), b"\0")
 
     def beat(self, now: float) -> None:

@@ -6,6 +6,7 @@ prometheus_client is imported only when metrics are asked for.
 """
 
 import contextlib
+import errno
 import resource
 import time
 from collections import Counter
@@ -249,8 +250,9 @@ def _see_off(sock: socket.socket) -> None:
 
 def _listen(config: MetricsConfig) -> socket.socket:
     """Return a listening socket. ConfigError where there can be none, with the remedy."""
-    sock = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    sock = None
     try:
+        sock = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)  # handed on by accept()
         sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
@@ -258,7 +260,8 @@ def _listen(config: MetricsConfig) -> socket.socket:
         sock.listen(_WAITING)
         sock.setblocking(False)
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         text = f"metrics cannot be served at {config}: {reason_of(error)}: {_remedy(error, config)}"
         raise ConfigError((Problem(config.file, config.line, "/metrics/listen", text),)) from error
     return sock
@@ -267,6 +270,8 @@ def _listen(config: MetricsConfig) -> socket.socket:
 def _remedy(error: OSError, config: MetricsConfig) -> str:
     if isinstance(error, PermissionError):
         return "a port below 1024, or one that the unit does not allow (SocketBindAllow=)?"
+    if error.errno != errno.EADDRINUSE:
+        return "name another address"
     return f"name a free port; `ss -ltnp sport = :{config.port}` tells who has it"
 
 

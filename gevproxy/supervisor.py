@@ -36,6 +36,8 @@ STANDS_STILL: Final = 10.0
 HOPELESS: Final = 3
 """Restarts in a row that have not helped, after which the watchdog may have the process."""
 
+_STUCK: Final = "a job does not come out of its data_callback; mend that, then resume"
+
 _POLL: Final = 0.05
 """Seconds between looks at what a stop waits for."""
 
@@ -132,6 +134,7 @@ class Supervisor:
         self._restarts: dict[str, Backoff] = {}
         self._standing: dict[str, int] = {}  # how often in a row a forward's loop stood still
         self._paused: set[str] = set()
+        self._barred: dict[str, str] = {}  # forwards that would only hurt us, with the reason
         self._stopping = False
         self._started_at = self._ticked_at = clock()
 
@@ -152,7 +155,9 @@ class Supervisor:
         same_limits = config.max_packet == self._plan.config.max_packet
         wanted = {forward.key: forward for forward in config.forwards}
         self._plan = plan
+        self._barred.clear()
         for key, forward in self._forwards.items():
+            forward.bar("")
             new = wanted.get(key)
             same = new is not None and same_limits and forward.tls == _tls_of(new, plan)
             if (
@@ -191,6 +196,18 @@ class Supervisor:
         forward = self._forwards[key]
         (self._paused.add if paused else self._paused.discard)(key)
         forward.pause(paused)
+        if not paused:
+            self._unbar(key)
+
+    def bar(self, key: str, why: str) -> None:
+        """Let a forward take no job until somebody resumes it, or reads the configuration anew."""
+        self._barred[key] = why
+        if key in self._forwards:
+            self._forwards[key].bar(why)
+
+    def _unbar(self, key: str) -> None:
+        self._barred.pop(key, None)
+        self._forwards[key].bar("")
 
     def stop(self) -> None:
         """Drain every forward, wait for the last bytes, close. Blocks; `abort` cuts it short."""
@@ -229,6 +246,10 @@ class Supervisor:
                     self._standing.pop(key, None)
             else:
                 self._standing[key] = self._standing.get(key, 0) + 1
+                if forward.in_stages and self._standing[key] >= HOPELESS:
+                    # Its job would come again to a new process as well.
+                    self.bar(key, _STUCK)
+                    del self._standing[key]
                 self._on_crash(forward, RuntimeError(f"{forward.stands_in} stands still"))
         return self._is_of_use
 
@@ -277,6 +298,8 @@ class Supervisor:
         self._forwards[config.key] = forward
         if config.key in self._paused:
             forward.pause(True)
+        if config.key in self._barred:
+            forward.bar(self._barred[config.key])
         forward.start()
 
     def _on_crash(self, forward: Forward, error: BaseException) -> None:

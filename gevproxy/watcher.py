@@ -29,11 +29,17 @@ NOTE: Final = slice(16, 528)
 LOG: Final = slice(528, 4096)
 """Where the log goes: "stderr", "stdout" or a path, filled up with NULs."""
 
-SIZE: Final = 4096
+MARK: Final = slice(4096, 8192)
+"""The file for what the loop stands still in for long, filled up with NULs; "": none."""
+
+SIZE: Final = 8192
 """Bytes of the memory that both processes see."""
 
 STANDS_STILL: Final = 5.0
 """Seconds without a tick, of which there is one a second; a callback of 2 s is no case for us."""
+
+MARK_AFTER: Final = 10.0
+"""Seconds without a tick until a line is left for the next start. systemd waits 30 s."""
 
 _STEP: Final = 0.5
 """Seconds between two looks."""
@@ -57,6 +63,8 @@ _STATES: Final = {
 }
 """What a process does, by its letter in proc(5)."""
 
+_STOPPED: Final = (_STATES["T"], _STATES["t"])
+
 
 class Watcher:
     """Looks at the daemon's memory. `event` is the id of its records, `level` that of a stop."""
@@ -68,6 +76,7 @@ class Watcher:
         self._level = level
         self._looked_at = self._awake_since = time.monotonic()
         self._stalled_at: float | None = None
+        self._marked: tuple[str, int] | None = None  # a file, and its length without our line
 
     def look(self, now: float) -> None:
         """Write a record where the loop has come to a stop, and where it has gone on."""
@@ -79,12 +88,50 @@ class Watcher:
             if beat > self._stalled_at:
                 self._write("info", "the loop goes on", beat - self._stalled_at)
                 self._stalled_at = None
-        elif beat and now - max(beat, self._awake_since) > STANDS_STILL:
+                self._unmark()
+            elif self._marked is None and now - self._looked_from(beat) > MARK_AFTER:
+                self._mark()
+        elif beat and now - self._looked_from(beat) > STANDS_STILL:
             self._stalled_at = beat
-            forward, _, stage = self._text(NOTE).partition("\n")
+            forward, stage = self._place()
             place = f"stage {stage} of {forward}" if forward else stage or "no stage"
             text = f"the loop stands still in {place}: {self._state()}"
             self._write(self._level, text, now - beat, forward=forward, stage=stage)
+
+    def _looked_from(self, beat: float) -> float:
+        """Return from when on we have seen no tick."""
+        return max(beat, self._awake_since)
+
+    def _place(self) -> tuple[str, str]:
+        """Return the forward and the stage that run."""
+        forward, _, stage = self._text(NOTE).partition("\n")
+        return forward, stage
+
+    def _mark(self) -> None:
+        """Leave a line about the forward, unless somebody has merely stopped the daemon."""
+        forward, stage = self._place()
+        path = self._text(MARK)
+        if not forward or not path or self._state() in _STOPPED:
+            return
+        line = json.dumps({"forward": forward, "stage": stage, "time": _now()}).encode() + b"\n"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with contextlib.suppress(OSError):
+            Path(path).parent.mkdir(0o700, parents=True, exist_ok=True)
+            file = os.open(path, flags, 0o600)
+            try:
+                self._marked = path, os.fstat(file).st_size
+                os.write(file, line)
+            finally:
+                os.close(file)
+
+    def _unmark(self) -> None:
+        """Take the line back."""
+        if self._marked is not None:
+            path, length = self._marked
+            self._marked = None
+            with contextlib.suppress(OSError):
+                if Path(path).stat().st_size > length:
+                    os.truncate(path, length)
 
     def _text(self, part: slice) -> str:
         return self._memory[part].rstrip(b"\0").decode(errors="replace")
@@ -100,12 +147,15 @@ class Watcher:
 
     def _write(self, level: str, message: str, seconds: float, **fields: str) -> None:
         """Write a record as log.py does, in one piece: a short one never mixes with another."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        record = {"time": now, "level": level, "event": self._event, "message": message}
+        record = {"time": _now(), "level": level, "event": self._event, "message": message}
         told = {name: value for name, value in fields.items() if value}
         line = json.dumps({**record, **told, "seconds": round(seconds, 3)}).encode() + b"\n"
         with contextlib.suppress(OSError), _opened(self._text(LOG)) as log:
             os.write(log, line)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @contextlib.contextmanager

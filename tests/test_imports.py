@@ -34,6 +34,7 @@ FLOORS = {
     "gevproxy.stages": 2,
     "gevproxy.letter_folder": 2,
     "gevproxy.dead_letters": 2,
+    "gevproxy.stuck": 2,
     "gevproxy.config": 2,
     "gevproxy.gearman.tls": 3,
     "gevproxy.gearman.connection": 3,

@@ -149,7 +149,11 @@ def _convert(converted: Converted, files: Sequence[str], arguments: argparse.Nam
     to_do += _problems(written, arguments.output, [*said, *keys.inexpressible])
     notes = list(converted.notes)
     if keys.literal:
-        notes.append("the JSON holds passwords: chmod 600, or convert again with --keys-dir FOLDER")
+        notes.append(
+            "the JSON holds a password with white space at its end, as a key file cannot: chmod 600"
+            if arguments.keys_dir
+            else "the JSON holds passwords: chmod 600, or convert again with --keys-dir FOLDER"
+        )
     if new or keys.files:
         notes.append("what was written is readable for you alone: chown it to the relay's user")
     _say("to do", to_do)

@@ -158,3 +158,32 @@ def test_what_is_forbidden_is_forbidden(relay: Relay) -> None:
         "write to /tmp",
         "run a program",
     }, outcome
+
+
+ASK = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:{}/metrics').read().decode())"
+
+
+def test_metrics_are_served_at_the_one_port_that_is_allowed(relay: Relay) -> None:
+    """Another one takes the drop-in among the examples, and says so where that is enforced."""
+    relay.configure(metrics={"listen": "127.0.0.1:9730"})
+    relay.bed.run("systemctl", "reload", "gevproxy")
+    python = "/usr/lib/gevproxy/bin/python"
+    told = relay.bed.out(python, "-c", ASK.format(9730))
+    assert f'gevproxy_jobs_received_total{{forward="127.0.0.1:{SOURCE}/checks"}}' in told
+    assert "process_resident_memory_bytes" in told
+    relay.configure(metrics={"listen": "127.0.0.1:9731"})
+    if relay.bed.suite != "bookworm":  # whose systemd is built without BPF_FRAMEWORK
+        assert relay.systemctl("reload") != 0
+        assert "SocketBindAllow=" in relay.events("config_problem")[-1]["message"]
+    example = "/usr/share/doc/gevproxy/examples/metrics.conf"
+    dropin = "/etc/systemd/system/gevproxy.service.d/metrics.conf"
+    relay.bed.run("install", "-D", "-m", "0644", example, dropin)
+    try:
+        relay.bed.run("systemctl", "daemon-reload")
+        relay.bed.run("systemctl", "restart", "gevproxy")
+        assert "gevproxy_build_info" in relay.bed.out(python, "-c", ASK.format(9731))
+    finally:
+        relay.bed.run("rm", dropin)
+        relay.bed.run("systemctl", "daemon-reload")
+        relay.configure()
+        relay.bed.run("systemctl", "restart", "gevproxy")

@@ -1,9 +1,9 @@
 """The bare relay, the bench's first reference: what a gevent relay costs that promises nothing.
 
-Run as `bare.py SOURCE_PORT TARGET_PORT QUEUE WINDOW`. It pipelines as the program does, in the same
-window, on the same loop, and has nothing else: no ping, no reconnect, no stages, no counters, no
-accounting, no bound in bytes. It completes a job after its JOB_CREATED, so that it does the same
-work on the wire. It imports nothing of the program.
+Run as `bare.py SOURCE_PORT TARGET_PORT QUEUE... WINDOW`. It pipelines as the program does, in the
+same window, on the same loop, with a pair of connections for each queue, and has nothing else: no
+ping, no reconnect, no stages, no counters, no accounting, no bound in bytes. It completes a job
+after its JOB_CREATED, so that it does the same work on the wire. It imports nothing of the program.
 """
 
 # ruff: noqa: E402 - the patch comes first
@@ -116,5 +116,13 @@ class Bare:
         gevent.joinall(ends, count=1)
 
 
+def main(source: str, target: str, *rest: str) -> None:
+    """Relay every queue until a server hangs up."""
+    *queues, window = rest
+    ports = int(source), int(target)
+    relays = [Bare(*ports, queue.encode(), int(window)) for queue in queues]
+    gevent.joinall([gevent.spawn(relay.run) for relay in relays], count=1)
+
+
 if __name__ == "__main__":
-    Bare(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode(), int(sys.argv[4])).run()
+    main(*sys.argv[1:])

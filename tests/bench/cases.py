@@ -185,10 +185,11 @@ def _kept(name: str, near: str, bound: float) -> Figure:
 
 def forwards(plan: Plan) -> Case:
     """Return many forwards in one process, busy and idle."""
-    parts = [
-        part(f"{count} forwards", Ours(), Load(jobs=plan.jobs(200_000), queues=count))
-        for count in (1, 8, 200)
-    ]
+    parts = []
+    for count in (1, 8, 200):
+        load = Load(jobs=plan.jobs(200_000), queues=count)
+        parts.append(part(f"{count} forwards", Ours(), load))
+        parts.append(part(f"bare {count}", bare(), load))
     parts.append(alone("200 idle", partial(live.idle, 200, plan.seconds(10))))
     return Case(
         "forwards",
@@ -197,7 +198,10 @@ def forwards(plan: Plan) -> Case:
         (
             cost("8 forwards", "1 forwards"),
             cost("200 forwards", "1 forwards"),
+            cost("bare 200", "bare 1"),
+            cost("200 forwards", "bare 200"),
             rate("200 forwards", "1 forwards"),
+            rate("200 forwards", "bare 200"),
             more("200 idle", "core", "%", most=1.0),
         ),
     )

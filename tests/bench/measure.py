@@ -138,7 +138,7 @@ class Script(Starter):
 
     @contextmanager
     def __call__(self, ends: Ends, queues: list[str]) -> Iterator[int]:
-        """Start it on the one queue that it can serve."""
+        """Start it on the queues; one_by_one.py can serve but one."""
         ports = [str(port) for port in ends]
         with subprocess.Popen([*self.command, *ports, *queues, *self.arguments]) as process:
             yield process.pid

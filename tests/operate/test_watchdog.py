@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.kit.eventually import eventually
 from tests.kit.peers import Job, drain, numbered, submit
-from tests.kit.relay import Record, Relay, config
+from tests.kit.relay import ROOT, Record, Relay, config
 from tests.kit.servers import Gearmand
 from tests.kit.systemd import Manager
 
@@ -30,6 +32,10 @@ def sleeps_in_c(data, job):
 
 def takes_2_seconds(data, job):
     libc.usleep(2_000_000)
+    return data
+
+def takes_12_seconds(data, job):
+    libc.usleep(12_000_000)
     return data
 
 def waits(data, job):
@@ -101,7 +107,8 @@ def test_a_callback_that_waits_for_ever_costs_its_own_forward_a_restart(
 ) -> None:
     """The loop turns and the forward ticks; only the job does not come out of its stage.
 
-    If it does so each time that the job comes back, the watchdog has the process in the end.
+    If it does so each time that the job comes back, the forward takes none any more. To kill the
+    process would not help, and hurt all others.
     """
     sick = f"{gearmand_a.address}/sick"
     with watched(tmp_path, gearmand_a, gearmand_b, "-c", IMPATIENT, data_callback="waits") as (
@@ -114,12 +121,11 @@ def test_a_callback_that_waits_for_ever_costs_its_own_forward_a_restart(
         assert "a job in its data_callback stands still" in record["message"]
         submit(gearmand_a.port, numbered(b"well", 1000))
         assert len(drain(gearmand_b.port, b"well", 1000)) == 1000
-        beats = manager.count("WATCHDOG=1")
-        eventually(lambda: manager.count("WATCHDOG=1") > beats, what="the watchdog's sign of life")
         eventually(lambda: len(relay.events("forward_crashed")) == 3, NOTICED)
-        told = len(manager.lines)
-        eventually(lambda: [line[:7] for line in manager.lines[told:]].count("STATUS=") > 2)
-        assert "WATCHDOG=1" not in manager.lines[told + 2 :]
+        eventually(lambda: "blocked: a job" in str(relay.stats()[sick]["reasons"]), NOTICED)
+        beats = manager.count("WATCHDOG=1")
+        eventually(lambda: manager.count("WATCHDOG=1") > beats + 3, what="signs of life")
+        assert gearmand_a.admin.queue("sick") == (1, 0, 0)
         submit(gearmand_a.port, numbered(b"well", 1000))
         assert len(drain(gearmand_b.port, b"well", 1000)) == 1000
         stats = relay.stats()
@@ -129,6 +135,53 @@ def test_a_callback_that_waits_for_ever_costs_its_own_forward_a_restart(
         assert well["source_losses"] == well["target_losses"] == well["crashes"] == 0
         assert not relay.events("accounting")
         assert not relay.events("loop_stalled")
+
+
+def test_after_the_watchdog_has_killed_us_the_forward_named_stays_away(
+    tmp_path: Path, gearmand_a: Gearmand, gearmand_b: Gearmand
+) -> None:
+    """The others go on; its job would have the relay killed again and again. `resume` ends it."""
+    sick = f"{gearmand_a.address}/sick"
+    with watched(tmp_path, gearmand_a, gearmand_b, data_callback="sleeps_in_c") as (relay, _):
+        marker = relay.state_folder / "stuck.jsonl"
+        submit(gearmand_a.port, [Job(b"sick", b"evil", EVIL)])
+        eventually(marker.exists, NOTICED, what="the line for the next start")
+        os.kill(relay.pid, signal.SIGABRT)
+        relay.wait()
+        relay.noise.clear()
+        relay.restart()
+        mark = relay.lived
+        record = relay.wait_event("forward_state", since=mark, forward=sick)
+        assert "blocked: the relay stood still in its stage data_callback" in record["message"]
+        submit(gearmand_a.port, numbered(b"well", 1000))
+        assert len(drain(gearmand_b.port, b"well", 1000)) == 1000
+        assert gearmand_a.admin.queue("sick") == (1, 0, 0)
+        assert drain(gearmand_a.port, b"sick", 1)
+        relay.kill()  # no end in order: it stays away
+        relay.restart()
+        eventually(lambda: "blocked" in str(relay.stats()[sick]["reasons"]))
+        call(relay, "resume", sick)
+        assert not marker.exists()
+        submit(gearmand_a.port, numbered(b"sick", 10))
+        assert len(drain(gearmand_b.port, b"sick", 10)) == 10
+
+
+def test_a_loop_that_goes_on_takes_the_line_back(
+    tmp_path: Path, gearmand_a: Gearmand, gearmand_b: Gearmand
+) -> None:
+    """It was slow, and no more: a kill for another reason blames nobody."""
+    with watched(tmp_path, gearmand_a, gearmand_b, data_callback="takes_12_seconds") as (relay, _):
+        marker = relay.state_folder / "stuck.jsonl"
+        submit(gearmand_a.port, [Job(b"sick", b"u", b"w")])
+        eventually(marker.exists, NOTICED)
+        assert len(drain(gearmand_b.port, b"sick", 1)) == 1
+        eventually(lambda: not marker.read_text())
+
+
+def call(relay: Relay, *words: str) -> None:
+    """Run a command that asks the relay."""
+    command = [sys.executable, "-m", "gevproxy", *words, "--socket", str(relay.control_socket)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
 def test_a_restart_that_helps_is_forgotten(

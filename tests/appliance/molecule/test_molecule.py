@@ -5,16 +5,25 @@ $GEVPROXY_MATRIX=short makes it shorter.
 """
 
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.appliance.bed import Bed
-from tests.appliance.conftest import ROOT
+from tests.appliance.conftest import MEASURED, ROOT
 from tests.appliance.molecule.conftest import run
+
+RUNS = ("check mode", "the playbook's first run", "the playbook's second run")
+"""The first playbooks that a relay meets after prepare.yml, by the sequence in molecule.yml."""
 
 
 def test_from_check_mode_to_removal(
-    packages: dict[str, Path], wheelhouse: Path, environment: dict[str, str], tmp_path: Path
+    packages: dict[str, Path],
+    wheelhouse: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     for file in (*packages.values(), wheelhouse):
         shutil.copy(file, tmp_path)
@@ -31,3 +40,7 @@ def test_from_check_mode_to_removal(
             Bed(name).down()
     # Molecule passes over a playbook that it does not find.
     assert "Missing playbook" not in output
+    for host in ("relay12", "relay13"):
+        runs = re.findall(rf"^{host} +: (ok=\d+ +changed=\d+)", output, re.MULTILINE)
+        for run_of, figures in zip(RUNS, runs[1:], strict=False):
+            record_property(MEASURED, f"{host}: {run_of}: {figures}")
