@@ -82,7 +82,7 @@ def test_job_retries_1_and_an_end_of_the_relay_with_jobs_in_hand(how: str) -> No
 
 
 def test_job_retries_1_and_a_block_lose_what_is_given_back() -> None:
-    """A wrong key blocks after ten dead letters; each comeback then costs one job."""
+    """A wrong key blocks after ten dead letters; each comeback then costs its batch."""
     with (
         Gearmand(RETRIES) as source,
         Gearmand() as target,
