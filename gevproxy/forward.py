@@ -21,7 +21,7 @@ from gevent.pool import Group
 
 from gevproxy.config import ForwardConfig, OnDisconnect, UniquePolicy
 from gevproxy.depths import Depths
-from gevproxy.errors import GearmanError, GevproxyError, PacketTooLarge, StageError
+from gevproxy.errors import GearmanError, PacketTooLarge, StageError
 from gevproxy.gearman import (
     Assigned,
     Client,
@@ -43,7 +43,8 @@ from gevproxy.gearman.tls import Tls
 from gevproxy.late_checks import LateChecks
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import FLAPS, Event, EventLog
-from gevproxy.refusals import FullQueue, Refusals
+from gevproxy.refusals import FullQueue
+from gevproxy.rejects import Rejects
 from gevproxy.report import Moment, Report
 from gevproxy.stages import CheckReader, Pipeline
 from gevproxy.status import Counters, ForwardStatus
@@ -83,7 +84,8 @@ _TERMINAL: Final = frozenset(
 class Forward:
     """Moves jobs from one queue to another until it is stopped.
 
-    `counters` belong to the forward's key, not to this object: they outlive it. `tls` is how source
+    `counters` belong to the forward's key, not to this object: they outlive it. `running_until` is
+    when the forward ran last whose place this one takes. `tls` is how source
     and target are spoken to, where it is not in plain text. `on_crash` is
     called with an unexpected error; the object is of no use from then on but for `abort`.
     """
@@ -100,6 +102,7 @@ class Forward:
         letterbox: Letterbox,
         max_packet: int,
         on_crash: Callable[["Forward", BaseException], None],
+        running_until: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
     ) -> None:
@@ -107,13 +110,12 @@ class Forward:
         self.counters = counters
         self.tls = tls
         self._pipeline = pipeline
-        self._letterbox = letterbox
         self.stopped = Happening()
         self.started_at = self.ticked_at = clock()
         self._log = log.bind(
             forward=config.key, source=str(config.source), target=str(config.target)
         )
-        self._report = Report(counters, self._log, clock())
+        self._report = Report(counters, self._log, clock(), running_until)
         self._on_crash = on_crash
         self._clock = clock
         self._rng = rng or Random()  # noqa: S311 - jitter
@@ -126,8 +128,20 @@ class Forward:
         self._running: dict[Handle, Held] = {}  # sync: confirmed, not yet answered
         self._queue = FullQueue(self._rng)  # the target's
         self._depths = Depths(config)
-        self._refusals = Refusals()
-        self._late = LateChecks(config, reader, self._window, counters, self._log, bury=self._bury)
+        self._rejects = Rejects(
+            config,
+            self._window,
+            counters,
+            self._log,
+            letterbox,
+            complete=self._complete,
+            fail=self._fail,
+            settle=self.settle,
+            clock=clock,
+        )
+        self._late = LateChecks(
+            config, reader, self._window, counters, self._log, bury=self._rejects.bury
+        )
         self._paused = False
         self._barred = ""  # the reason in words
         self._aborted = ""  # the reason in words
@@ -137,7 +151,6 @@ class Forward:
         self._target_gone_at = clock()
         self._regrab_at = 0.0
         self._regrabbed = False
-        self._burials = 0  # dead letters on their way to the disk
         self._staged_since: float | None = None  # a job is in the stages
 
         self._jobs = config.window if config.asynchronous else config.workers
@@ -216,7 +229,7 @@ class Forward:
         self.config = config
         self._pipeline = pipeline
         self._late.use(reader)
-        self._refusals.hasten(self._clock())
+        self._rejects.hasten(self._clock())
         return True
 
     def pause(self, paused: bool) -> None:
@@ -263,6 +276,11 @@ class Forward:
         return self._staged_since is not None
 
     @property
+    def running_until(self) -> float:
+        """When the forward ran last."""
+        return self._report.running_until
+
+    @property
     def held(self) -> int:
         """Jobs that are neither confirmed nor given back."""
         return len(self._window)
@@ -280,8 +298,7 @@ class Forward:
             reasons.append("target full")
         if self._depths.over:
             reasons.append(self._depths.reason)
-        if self._refusals.blocked:
-            reasons.append(f"blocked: {self._refusals.blocked}")
+        reasons += self._rejects.reasons()
         if self._barred:
             reasons.append(f"blocked: {self._barred}")
         if self._paused:
@@ -295,24 +312,42 @@ class Forward:
         return self._report.status(self.config, self._moment(self._clock()))
 
     def _moment(self, now: float) -> Moment:
-        return Moment(now, self.reasons(), self.held, self._busy, self._depths)
+        return Moment(now, self.reasons(), self.held, self._at_target, self._depths)
 
     # Facts that follow from others.
 
     @property
     def _leaving(self) -> bool:
         """We may not grab, and show it by having no worker at the source."""
-        held_back = self._paused or self._refusals.closed or self.stopping or bool(self._barred)
-        return self._client is None or held_back
+        rejects = self._rejects
+        held_back = rejects.closed or rejects.silent or self._paused or bool(self._barred)
+        return self._client is None or held_back or self.stopping
+
+    @property
+    def _at_target(self) -> int:
+        """Jobs at the target whose end we wait for, tombstones included."""
+        unconfirmed = self._client.unconfirmed if self._client is not None else 0
+        return unconfirmed + len(self._running)
 
     @property
     def _busy(self) -> int:
-        """Jobs whose end we wait for, at the target (tombstones included) or elsewhere.
+        """Jobs whose end we wait for, at the target or elsewhere.
 
         Elsewhere are dead letters on their way to the disk, and answers to late checks.
         """
-        unconfirmed = self._client.unconfirmed if self._client is not None else 0
-        return unconfirmed + len(self._running) + self._burials + self._late.answering
+        return self._at_target + self._rejects.pending + self._late.answering
+
+    @property
+    def _room(self) -> int:
+        """Jobs that may be taken; on a comeback, that its batch still lacks."""
+        taken = len(self._window.unsent) + self._busy
+        room = self._jobs - taken
+        comeback = self._rejects.comeback
+        if not comeback.on:
+            return room
+        failed = len(comeback.failed)
+        on_trial = taken - len(self._running) + failed
+        return min(comeback.batch - on_trial, room - failed)
 
     @property
     def _give_back_at(self) -> float | None:
@@ -339,6 +374,8 @@ class Forward:
         if self._client is not None:
             self._submit(self._client, now)
         if self._worker is not None:
+            if self._rejects.comeback.on and self._has_failed(self._worker):
+                self._rejects.give_up()
             self._grab(self._worker, now)
             if self._leaving and self._may_leave(self._worker, now):
                 self._leave()
@@ -355,7 +392,7 @@ class Forward:
 
     def _submit(self, client: Client[Held], now: float) -> None:
         """Send what is unsent: all of it (S1), or one job as a probe of a full queue (S2)."""
-        if self._refusals.closed:
+        if self._rejects.closed:
             return  # what comes behind a job that blocks would meet the same fate
         if self._late.possible and self._worker is not None:
             self._late.sift(self._worker, now)
@@ -382,12 +419,19 @@ class Forward:
             if not worker.outstanding and not worker.asleep:
                 worker.sleep()
             return
-        window = 1 if self._refusals.blocked else self._jobs
-        room = window - len(self._window.unsent) - self._busy
-        count = min(worker.wanted, room) - worker.outstanding
+        count = min(worker.wanted, self._room) - worker.outstanding
         if count > 0:
             worker.grab(count)
             self._regrab_at = now + REGRAB_AFTER * self._rng.uniform(0.8, 1.0)
+
+    def _has_failed(self, worker: Worker) -> bool:
+        """Tell whether all jobs of a comeback have failed, or all that there are."""
+        waiting = self._window.unsent or self._busy > len(self._running)
+        if not self._rejects.comeback.failed or waiting:
+            return False
+        if not self._may_read:
+            return True  # no room for more bytes
+        return not worker.outstanding and (worker.empty or self._room <= 0)
 
     def _may_leave(self, worker: Worker, now: float) -> bool:
         """Tell whether nothing keeps us at the source (S5), or the time is up (S6)."""
@@ -408,6 +452,7 @@ class Forward:
     def _give_back(self) -> int:
         given_back = self._window.give_back()
         self._late.forget()
+        self._rejects.forget()
         self.counters.given_back += given_back
         return given_back
 
@@ -462,7 +507,7 @@ class Forward:
                 self._take_in_time(worker, job, now)
             return
         workloads: list[bytes] | None = None
-        if not self._refusals.closed:
+        if not self._rejects.closed:
             workloads = [job.workload for job in jobs]
             if self._pipeline is not None:
                 workloads = self._pipeline.row(jobs)
@@ -471,7 +516,7 @@ class Forward:
                 self._take_one(worker, job, now)
             return
         if self._pipeline is not None:
-            self._refusals.stages_passed()
+            self._rejects.stages.broken()
         self.counters.received += len(jobs)
         self.counters.bytes_in += sum([len(job.workload) for job in jobs])
         pairs = zip(jobs, workloads, strict=True)
@@ -484,7 +529,7 @@ class Forward:
         """Rows 6 and 16: take a job, or end it as a late check."""
         if self._worker is not worker:
             return  # a callback has waited, and the rest of the batch is at the source again
-        deadline = None if self._refusals.closed else self._late.deadline(job, now)
+        deadline = None if self._rejects.closed else self._late.deadline(job, now)
         if deadline is None or now < deadline:
             self._take_one(worker, job, now, deadline)
         else:
@@ -493,58 +538,88 @@ class Forward:
     def _take_one(
         self, worker: Worker, job: Job, now: float, deadline: float | None = None
     ) -> None:
-        closed = self._refusals.closed
-        outcome: Job | None = job
-        refusal = ""
-        if self._pipeline is not None and not closed:
-            self._staged_since = self._clock()
-            try:
-                outcome = self._pipeline(job)
-            except StageError as error:
-                refusal = str(error)
-            finally:
-                self._staged_since = None
-            if self._worker is not worker:
-                return  # its callback has waited, and the job is at the source again
+        closed = self._rejects.closed
+        staged = (job, "") if closed else self._stage(job)
+        if self._worker is not worker:
+            return  # its callback has waited, and the job is at the source again
         self.counters.received += 1
         self.counters.bytes_in += len(job.workload)
         if closed:
             # What comes behind a job that blocks goes back with it, as it came.
             self._window.park(Held(job, job.unique, job.workload, now))
-            return
+        else:
+            self._line_up(worker, job, staged, now, deadline)
+
+    def _stage(self, job: Job) -> tuple[Job | None, str]:
+        """Send a job through the stages: what comes out, or why it is refused."""
+        if self._pipeline is None:
+            return job, ""
+        self._staged_since = self._clock()
+        try:
+            return self._pipeline(job), ""
+        except StageError as error:
+            return None, str(error)
+        finally:
+            self._staged_since = None
+
+    def _line_up(
+        self,
+        worker: Worker,
+        job: Job,
+        staged: tuple[Job | None, str],
+        since: float,
+        deadline: float | None = None,
+    ) -> None:
+        """Hold what came out of the stages until it is sent, or end the job here."""
+        rejects = self._rejects
+        outcome, refusal = staged
         if refusal:
-            held = Held(job, job.unique, job.workload, now)
-            self._refuse(held, refusal, may_end=self._refusals.stage_failed())
+            held = Held(job, job.unique, job.workload, since)
+            rejects.refuse(held, refusal, rejects.stages)
             return
-        if self._pipeline is not None:
-            self._refusals.stages_passed()
         if outcome is None:
             worker.complete(job.handle)
             self.counters.dropped += 1
+            rejects.passed(rejects.stages)
             return
+        if self._pipeline is not None:
+            rejects.stages.broken()
         unique = outcome.unique if self._keeps_unique else b""
         if deadline is None:
-            held = Held(job, unique, outcome.workload, now)
+            held = Held(job, unique, outcome.workload, since)
         else:
-            held = Dated(job, unique, outcome.workload, now, deadline)
+            held = Dated(job, unique, outcome.workload, since, deadline)
         self._window.hold([held])
+
+    def _try_again(self, worker: Worker) -> None:
+        """Try what is held in vain, where jobs that run on keep the forward at its source."""
+        failed = self._rejects.comeback.failed
+        worker.empty = False  # for all we know: nobody wakes a worker that does not sleep
+        for held in self._window:
+            if held.place is not Place.PARKED or failed.get(held, ("", self))[1] is None:
+                continue  # None: too large to be read
+            staged = self._stage(held.job)
+            if self._worker is not worker:
+                return
+            if held in self._window:
+                failed.pop(held, None)
+                self._window.settle(held)
+                self._line_up(worker, held.job, staged, held.since)
 
     def _pass_over(self, oversized: Oversized, now: float) -> None:
         """Block for a job that was too large to be read; it is held without its payload."""
         self.counters.received += 1
         job = Job(Handle(oversized.handle), b"", b"", b"")
-        self._window.park(Held(job, b"", b"", now))
-        self._block(str(oversized.error), job)
+        self._rejects.pass_over(Held(job, b"", b"", now), str(oversized.error))
 
     def _on_answer(self, worker: Worker, event: Confirmed[Held] | Refused[Held]) -> None:
         """Row 17: the source has answers to late checks, or refuses one (rows 12 and 13)."""
         if isinstance(event, Confirmed):
             self._late.answered(worker, event.tokens)
-            if self._refusals.answer_taken():
-                self._log.emit(Event.FORWARD_UNBLOCKED, "a late check has been answered")
+            self._rejects.passed(self._rejects.answers)
         elif self._late.refused(event.token):
             why = f"source refused the answer to a late check: {event.code}: {event.text}"
-            self._refuse(event.token, why, may_end=self._refusals.answer_refused())
+            self._rejects.refuse(event.token, why, self._rejects.answers)
 
     # The target's events.
 
@@ -599,8 +674,7 @@ class Forward:
     def _on_confirmed(self, confirmed: Confirmed[Held], now: float) -> None:
         """Rows 8 and 9."""
         self._queue.full = False
-        if self._refusals.target_took():
-            self._log.emit(Event.FORWARD_UNBLOCKED, "a job has passed")
+        self._rejects.passed(self._rejects.target)
         if not self.config.asynchronous:
             self._running.update(zip(confirmed.handles, confirmed.tokens, strict=True))
             return
@@ -635,56 +709,20 @@ class Forward:
             if self._queue.refused():
                 self._log.sparse(Event.TARGET_FULL, "the target's queue is full")
         else:
-            may_end = self._refusals.target_refused()
-            self._refuse(held, f"target refused: {code}: {text}", may_end=may_end)
+            why = f"target refused: {code}: {text}"
+            self._rejects.refuse(held, why, self._rejects.target)
 
-    def _refuse(self, held: Held, why: str, *, may_end: bool) -> None:
-        """Rows 12 and 13: end a job that cannot pass, or block."""
-        self._window.park(held)
-        self.counters.refused += 1
-        if not may_end:
-            self._block(why, held.job)
-        elif self.config.asynchronous:
-            self._bury(held, why)
-        else:
-            self._fail(held)
-            self._log.sparse(Event.JOB_REFUSED, why)
-
-    def _bury(self, held: Held, why: str) -> None:
-        """Write a dead letter; the job is busy meanwhile."""
-        self._burials += 1
-        self._letterbox.bury(held.job, self.config, why, partial(self._on_buried, held, why))
-
-    def _on_buried(self, held: Held, why: str, error: GevproxyError | None) -> None:
-        """Complete a job whose letter is on disk; without one it goes back."""
-        self._burials -= 1
-        if held in self._window:
-            if error is not None:
-                self._block(str(error), held.job)
-            elif self._worker is not None and self._window.settle(held):
-                self._worker.complete(held.job.handle)
-                self.counters.dead_lettered += 1
-                self._log.sparse(
-                    Event.DEAD_LETTER, why, handle=held.job.handle, unique=held.job.unique
-                )
-        self.settle()
-
-    def _block(self, why: str, job: Job | None = None) -> None:
-        """Row 13: the job stays held and goes back with the rest."""
-        self._refusals.block(why, self._clock())
-        self.counters.blocks += 1
-        self._log.sparse(
-            Event.FORWARD_BLOCKED,
-            why,
-            handle=job.handle if job else None,
-            unique=job.unique if job else None,
-        )
+    def _complete(self, handle: Handle) -> None:
+        """Complete a job that has come to its end here."""
+        if self._worker is not None:
+            self._worker.complete(handle)
 
     def _fail(self, held: Held) -> None:
         """Answer a sync job with WORK_FAIL."""
         if self._worker is not None:
             self._worker.fail(held.job.handle)
         self._window.drop(held)
+        self._rejects.comeback.failed.pop(held, None)
         self.counters.answered += 1
 
     def _on_failed(self, event: Event, error: GearmanError) -> None:
@@ -703,8 +741,11 @@ class Forward:
         self._source.tick(now)
         self._target.tick(now)
         self._expire(now)
-        if self._worker is None:
-            self._refusals.come_back(now)
+        self._rejects.tick(now)
+        # A synchronous forward stays at its source while a job runs.
+        may_come_back = self._worker is None or self._running
+        if may_come_back and self._rejects.come_back(now) and self._worker is not None:
+            self._try_again(self._worker)
         self._regrab(now)
         self.settle()
         self._report.tick(self._moment(now))

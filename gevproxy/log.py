@@ -91,12 +91,12 @@ class Event(Enum):
         "forward_blocked",
         logging.ERROR,
         "A job could not pass, and the forward leaves its source so that no other is harmed.",
-        "Read the reason; mend the key, the setting or the target. It tries one job every 5 s.",
+        "Read the reason; mend the key, the setting or the target. It tries some jobs every 5 s.",
     )
     FORWARD_UNBLOCKED = (
         "forward_unblocked",
         logging.INFO,
-        "A job has passed again and the forward goes on.",
+        "A job has passed again, or dead letters can be written, and the forward goes on.",
         "Nothing.",
     )
     FORWARD_CRASHED = (

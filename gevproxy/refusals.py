@@ -1,8 +1,8 @@
-"""What a refused job means for the jobs behind it: rows 11 to 13 of the table in CONTRIBUTING.md.
+"""Refusals in a row, and a full queue: rows 11 to 13 of the table in CONTRIBUTING.md.
 
 A full queue is tried again with one job after a wait. A few refusals in a row each end a job; one
 more, and the forward is blocked, for a wrong key fails every job and must not make a dead letter
-of each. Pure: the time is an argument, and what is done with a job is decided in `forward.py`.
+of each. Pure: the time is an argument, and what is done with a job is decided in `rejects.py`.
 """
 
 from random import Random
@@ -10,90 +10,37 @@ from typing import Final
 
 from gevproxy.backoff import Backoff
 
-COMEBACK_AFTER: Final = 5.0
-"""Seconds until a blocked forward tries one job."""
-
 MAX_FAILURES: Final = 10
 """Refusals in a row that may each end a job; the next one blocks the forward."""
 
 
-class Refusals:
-    """Refusals in a row, and the block that they end in (rows 12 and 13).
+class Row:
+    """Jobs that one party has refused in a row, as far as they have been ended (row 12)."""
 
-    `blocked` is the reason in words, empty without a block. `comeback` says that one job is being
-    tried in spite of it. `closed` is a block without a comeback: no job may pass.
-    """
-
-    __slots__ = (
-        "_by_source",
-        "_by_stages",
-        "_by_target",
-        "_comeback_at",
-        "blocked",
-        "closed",
-        "comeback",
-    )
+    __slots__ = ("length",)
 
     def __init__(self) -> None:
-        self.blocked = ""
-        self.comeback = self.closed = False
-        self._comeback_at = 0.0
-        self._by_stages = 0  # in a row, as the jobs came from the source
-        self._by_target = 0  # in a row, as the target answered
-        self._by_source = 0  # answers to late checks, in a row
+        self.length = 0
 
-    def stage_failed(self) -> bool:
-        """Count a job that a stage refuses; True while such a job may be ended."""
-        self._by_stages += 1
-        return self._by_stages <= MAX_FAILURES and not self.comeback
+    @property
+    def full(self) -> bool:
+        """Whether no further job may be ended."""
+        return self.length >= MAX_FAILURES
 
-    def target_refused(self) -> bool:
-        """Count a job that the target refuses; True while such a job may be ended."""
-        self._by_target += 1
-        return self._by_target <= MAX_FAILURES and not self.comeback
-
-    def answer_refused(self) -> bool:
-        """Count a late check whose answer the source refuses; True while it may be ended."""
-        self._by_source += 1
-        return self._by_source <= MAX_FAILURES and not self.comeback
-
-    def answer_taken(self) -> bool:
-        """Note an answer that is at the source; True where that ends a block by such refusals."""
-        blocking = self.comeback and self._by_source > MAX_FAILURES
-        self._by_source = 0
-        return blocking and self._end()
-
-    def stages_passed(self) -> None:
-        """Note a job that went through the stages."""
-        self._by_stages = 0
-
-    def target_took(self) -> bool:
-        """Note a job that is at the target; True where that ends a block."""
-        self._by_target = 0
-        return self.comeback and self._end()
-
-    def _end(self) -> bool:
-        """End the block."""
-        self.blocked = ""
-        self.comeback = False
+    def may_end(self) -> bool:
+        """Count a refused job that is to be ended; False, and not counted, where none may be."""
+        if self.full:
+            return False
+        self.length += 1
         return True
 
-    def block(self, why: str, now: float) -> None:
-        """Let no job pass until the comeback."""
-        self.blocked = why
-        self.comeback = False
-        self.closed = True
-        self._comeback_at = now + COMEBACK_AFTER
+    def not_ended(self) -> None:
+        """Take back a job that was counted: it could not be ended and is at its source again."""
+        self.length = max(0, self.length - 1)
 
-    def hasten(self, now: float) -> None:
-        """Come back as soon as may be: what blocked may be mended."""
-        self._comeback_at = now
-
-    def come_back(self, now: float) -> None:
-        """Try one job if the time has come; for a forward that has left its source."""
-        if self.closed and now >= self._comeback_at:
-            self.comeback = True
-            self.closed = False
+    def broken(self) -> None:
+        """Note a job that was not refused."""
+        self.length = 0
 
 
 class FullQueue:

@@ -29,14 +29,19 @@ class Moment:
 
 
 class Report:
-    """Keeps what a forward's status needs beyond its counters."""
+    """Keeps what a forward's status needs beyond its counters.
 
-    def __init__(self, counters: Counters, log: EventLog, now: float) -> None:
+    `running_until` is when the forward ran last, or the one whose place it took.
+    """
+
+    def __init__(
+        self, counters: Counters, log: EventLog, now: float, running_until: float | None = None
+    ) -> None:
         self._counters = counters
         self._log = log
         self._meter = Meter(now, counters.times)
         self._reasons: tuple[str, ...] | None = None  # as they were last written
-        self._running_until = now
+        self.running_until = now if running_until is None else running_until
 
     def passed(self, jobs: Sequence[Held], now: float) -> None:
         """Count jobs that have reached their end at the target."""
@@ -62,7 +67,7 @@ class Report:
         self._meter.tick(moment.time)
         reasons = moment.reasons
         if all(reason.startswith(HELD_BACK) for reason in reasons):
-            self._running_until = moment.time
+            self.running_until = moment.time
         if reasons != self._reasons:
             self._reasons = reasons
             self._log.emit(
@@ -82,7 +87,7 @@ class Report:
             target=str(config.target),
             asynchronous=config.asynchronous,
             reasons=moment.reasons,
-            not_running=moment.time - self._running_until if moment.reasons else 0.0,
+            not_running=moment.time - self.running_until if moment.reasons else 0.0,
             held=moment.held,
             in_flight=moment.in_flight,
             unaccounted=self._counters.missing(moment.held),

@@ -195,13 +195,13 @@ class Supervisor:
         # While we stop it has no successor: its counters are told with all others at the end.
         if self._forwards.get(key) is forward and not self._stopping:
             del self._forwards[key]
-            self._start_wanted(key)
+            self._start_wanted(key, forward.running_until)
 
-    def _start_wanted(self, key: str) -> None:
-        """Start the forward of that name, if there is to be one."""
+    def _start_wanted(self, key: str, running_until: float) -> None:
+        """Start the forward of that name, if there is to be one, in the place of another."""
         for config in self._plan.config.forwards:
             if config.key == key:
-                self._start(config)
+                self._start(config, running_until)
 
     def pause(self, key: str, paused: bool) -> None:
         """Let a forward leave its source, or come back; kept over a reload. KeyError: no such."""
@@ -294,7 +294,7 @@ class Supervisor:
             self._log.emit(Event.FORWARD_STATUS, "status", forward=fields.pop("key"), **fields)
         self._log.emit(Event.DAEMON_STATUS, f"{len(status.forwards)} forwards")
 
-    def _start(self, config: ForwardConfig) -> None:
+    def _start(self, config: ForwardConfig, running_until: float | None = None) -> None:
         forward = Forward(
             config,
             self._counters[config.key],
@@ -305,6 +305,7 @@ class Supervisor:
             letterbox=self._letterbox,
             max_packet=self._plan.config.max_packet,
             on_crash=self._on_crash,
+            running_until=running_until,
             clock=self._clock,
             rng=self._rng,
         )

@@ -114,20 +114,3 @@ def test_good_jobs_among_bad_ones_pass(gearmand_a: Gearmand, gearmand_b: Gearman
 
 def good_uniques(jobs: list[Job]) -> list[bytes]:
     return [job.unique for n, job in enumerate(jobs) if n % 5 == 0]
-
-
-def test_two_hundred_bad_jobs_in_a_row_hold_the_good_ones_up_but_not_for_ever(
-    gearmand_a: Gearmand, gearmand_b: Gearmand
-) -> None:
-    """Each comeback takes one bad job to the tail until a good one passes; here 13 of them."""
-    bad = [Job(QUEUE.encode(), b"b%d" % n, b"no base64 %d" % n) for n in range(LETTERS + 3)]
-    submit(gearmand_a.port, [*bad, *checks(20)])
-    key = f"{gearmand_a.address}/{QUEUE}"
-    with (
-        Relay(settings(gearmand_a, gearmand_b, RIGHT)) as relay,
-        Consumer(gearmand_b.port, QUEUE.encode()) as consumer,
-    ):
-        relay.wait_event("forward_blocked", forward=key)
-        relay.wait_event("forward_unblocked", 60.0, forward=key)
-        consumer.wait_for(20)
-        eventually(lambda: len(letters(relay)) == len(bad), 60.0, what="the rest as letters")

@@ -118,8 +118,8 @@ def test_row_13_a_job_that_blocks_is_tried_again_until_it_passes(gearmand_a: Gea
         assert counters["refused"] - len(LETTERS) == counters["blocks"] >= 3
 
 
-def test_row_13_a_blocked_forward_comes_back_every_5_seconds_for_one_job() -> None:
-    """One grab, another job each time: the one that was refused is at its queue's tail."""
+def test_row_13_a_blocked_forward_comes_back_every_5_seconds_for_twice_as_many() -> None:
+    """Other jobs each time: those that were refused are at their queue's tail."""
     with (
         Remembers() as source,
         Refuses(lambda _: True, b"BAD_JOB") as target,
@@ -128,9 +128,9 @@ def test_row_13_a_blocked_forward_comes_back_every_5_seconds_for_one_job() -> No
         source.offer(*numbered(HERE, 50))
         eventually(lambda: len(source.visitors) == 4 and source.visitors[3].grabs, deadline=30)
         eventually(lambda: len(proxy.events("source_left")) == 4)
-        assert [peer.grabs for peer in source.visitors[1:4]] == [1, 1, 1]
-        refused = [job.unique for job in target.refusals[-3:]]
-        assert len(set(refused)) == 3
+        assert [peer.grabs for peer in source.visitors[1:4]] == [2, 4, 8]
+        refused = [job.unique for job in target.refusals[-14:]]
+        assert len(set(refused)) == 14
         left, back = proxy.events("source_left"), proxy.events("source_up")
         for earlier, later in zip(left, back[1:], strict=False):
             assert COMEBACK - 0.2 <= seconds_between(earlier, later) < COMEBACK + 3

@@ -324,3 +324,38 @@ def test_a_refused_job_fails_and_the_eleventh_in_a_row_blocks(gearmand_a: Gearma
         assert gearmand_a.admin.queue(QUEUE.decode()).total == 1
         counters = balance(relay)
         assert (counters["answered"], counters["dead_lettered"]) == (10, 0)
+
+
+def test_a_blocked_forward_comes_back_while_a_long_job_runs(
+    gearmand_a: Gearmand, gearmand_b: Gearmand
+) -> None:
+    """It cannot leave its source without losing that job's answer."""
+    long, good, release = b"dHlwZT1sb25n", b"dHlwZT1nb29k", b"dHlwZT1lbmQ="  # base64 of type=...
+    answers: list[Assigned] = []
+
+    def reply(job: Assigned) -> Sequence[Packet]:
+        if job.workload == long:
+            answers.append(job)
+            return []
+        ended = [job, *answers] if job.workload == release else [job]
+        return [Packet(Kind.WORK_COMPLETE, (each.handle, b"answer")) for each in ended]
+
+    options = {"workers": 20, "rewrite": [{"pattern": "nowhere", "replace": ""}]}
+    with (
+        Consumer(gearmand_b.port, QUEUE, answer=reply),
+        forward(gearmand_a, gearmand_b, **options) as relay,
+        SyncClient(gearmand_a.port) as patient,
+        SyncClient(gearmand_a.port) as client,
+    ):
+        handle = patient.submit(QUEUE, long)
+        eventually(lambda: answers, what="the long job at its worker")
+        bad = [client.submit(QUEUE, b"*bad* %d" % number) for number in range(11)]
+        relay.wait_event("forward_blocked")
+        assert client.call(QUEUE, good)[-1].kind is Kind.WORK_COMPLETE
+        relay.wait_event("forward_unblocked")
+        assert not relay.events("source_left")
+        for each in bad:
+            assert client.outcome(each)[-1].kind is Kind.WORK_FAIL
+        client.call(QUEUE, release)
+        assert patient.outcome(handle)[-1].args[1] == b"answer"
+        assert len(answers) == 1

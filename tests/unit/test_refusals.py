@@ -1,70 +1,35 @@
-"""Refusals in a row, blocks and comebacks, and the probes of a full queue."""
+"""Refusals in a row, and the probes of a full queue."""
 
 from random import Random
 
-import pytest
-
-from gevproxy.refusals import COMEBACK_AFTER, MAX_FAILURES, FullQueue, Refusals
+from gevproxy.refusals import MAX_FAILURES, FullQueue, Row
 
 
-@pytest.mark.parametrize("count", ["stage_failed", "target_refused", "answer_refused"])
-def test_ten_in_a_row_may_end_and_the_eleventh_may_not(count: str) -> None:
-    refusals = Refusals()
-    may_end = [getattr(refusals, count)() for _ in range(MAX_FAILURES + 2)]
-    assert may_end == [True] * MAX_FAILURES + [False] * 2
+def test_ten_in_a_row_may_end_and_the_eleventh_may_not() -> None:
+    row = Row()
+    assert [row.may_end() for _ in range(MAX_FAILURES + 2)] == [True] * MAX_FAILURES + [False] * 2
+    assert row.full
+    assert row.length == MAX_FAILURES
 
 
-def test_a_job_that_passes_ends_the_row_of_its_own_kind_alone() -> None:
-    refusals = Refusals()
+def test_a_job_that_is_not_refused_begins_a_new_row() -> None:
+    row = Row()
     for _ in range(MAX_FAILURES):
-        refusals.stage_failed()
-        refusals.target_refused()
-    refusals.stages_passed()
-    assert refusals.stage_failed()
-    assert not refusals.target_refused()
-    assert not refusals.target_took()  # there was no block to end
-    assert refusals.target_refused()
+        row.may_end()
+    row.broken()
+    assert row.may_end()
 
 
-def test_a_block_is_ended_by_the_one_job_of_a_comeback() -> None:
-    refusals = Refusals()
-    refusals.block("why", 100.0)
-    assert (refusals.blocked, refusals.closed) == ("why", True)
-    assert not refusals.target_took()  # of a job sent before the block
-    assert refusals.closed
-    refusals.come_back(100.0 + COMEBACK_AFTER - 0.1)
-    assert refusals.closed
-    refusals.come_back(100.0 + COMEBACK_AFTER)
-    assert (refusals.comeback, refusals.closed) == (True, False)
-    assert refusals.target_took()
-    assert (refusals.blocked, refusals.comeback, refusals.closed) == ("", False, False)
-
-
-def test_an_answer_ends_a_block_that_answers_made_and_no_other() -> None:
-    refusals = Refusals()
-    refusals.block("the target refuses", 0.0)
-    refusals.come_back(COMEBACK_AFTER)
-    assert not refusals.answer_taken()
-    assert refusals.comeback
-    assert not refusals.answer_refused()
-    refusals.block("the source refuses", 10.0)
-    assert not refusals.answer_taken()  # of a check answered before the block
-    may_end = [refusals.answer_refused() for _ in range(MAX_FAILURES + 1)]
-    assert may_end == [True] * MAX_FAILURES + [False]
-    refusals.come_back(10.0 + COMEBACK_AFTER)
-    assert refusals.answer_taken()
-    assert (refusals.blocked, refusals.comeback, refusals.closed) == ("", False, False)
-
-
-def test_the_first_refusal_of_a_comeback_may_not_end_its_job() -> None:
-    refusals = Refusals()
-    refusals.block("why", 0.0)
-    refusals.hasten(1.0)
-    refusals.come_back(1.0)
-    assert refusals.comeback
-    assert not refusals.stage_failed()
-    refusals.block("again", 1.0)
-    assert (refusals.blocked, refusals.closed, refusals.comeback) == ("again", True, False)
+def test_a_job_that_could_not_be_ended_does_not_count() -> None:
+    row = Row()
+    for _ in range(MAX_FAILURES):
+        row.may_end()
+    row.not_ended()
+    assert not row.full
+    assert (row.may_end(), row.may_end()) == (True, False)
+    row.broken()
+    row.not_ended()
+    assert row.length == 0
 
 
 def test_a_full_queue_is_probed_once_after_each_answer_and_later_each_time() -> None:
