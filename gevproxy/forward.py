@@ -19,9 +19,9 @@ import gevent
 from gevent.event import Event as Happening
 from gevent.pool import Group
 
-from gevproxy.config import ForwardConfig, OnDisconnect, UniquePolicy
+from gevproxy.config import ForwardConfig, OnDisconnect
 from gevproxy.depths import Depths
-from gevproxy.errors import GearmanError, PacketTooLarge, StageError
+from gevproxy.errors import GearmanError, PacketTooLarge
 from gevproxy.gearman import (
     Assigned,
     Client,
@@ -40,6 +40,7 @@ from gevproxy.gearman import (
 )
 from gevproxy.gearman.admin import Depth
 from gevproxy.gearman.tls import Tls
+from gevproxy.intake import Intake
 from gevproxy.late_checks import LateChecks
 from gevproxy.letterbox import Letterbox
 from gevproxy.log import FLAPS, Event, EventLog
@@ -48,7 +49,7 @@ from gevproxy.rejects import Rejects
 from gevproxy.report import Moment, Report
 from gevproxy.stages import CheckReader, Pipeline
 from gevproxy.status import Counters, ForwardStatus
-from gevproxy.window import Dated, Held, Place, Window
+from gevproxy.window import Held, Place, Window
 
 TICK: Final = 1.0
 """Seconds between ticks: how late a deadline may be noticed."""
@@ -109,7 +110,6 @@ class Forward:
         self.config = config
         self.counters = counters
         self.tls = tls
-        self._pipeline = pipeline
         self.stopped = Happening()
         self.started_at = self.ticked_at = clock()
         self._log = log.bind(
@@ -142,6 +142,16 @@ class Forward:
         self._late = LateChecks(
             config, reader, self._window, counters, self._log, bury=self._rejects.bury
         )
+        self._intake = Intake(
+            config,
+            pipeline,
+            self._window,
+            counters,
+            late=self._late,
+            rejects=self._rejects,
+            holds=self._holds,
+            clock=clock,
+        )
         self._paused = False
         self._barred = ""  # the reason in words
         self._aborted = ""  # the reason in words
@@ -151,13 +161,9 @@ class Forward:
         self._target_gone_at = clock()
         self._regrab_at = 0.0
         self._regrabbed = False
-        self._staged_since: float | None = None  # a job is in the stages
 
         self._jobs = config.window if config.asynchronous else config.workers
         self._target_queue = config.target.queue.encode()
-        # No unique is passed on by a sync forward: a job whose client has gone is a zombie in
-        # gearmand, and a resubmit with its unique is answered JOB_CREATED and vanishes.
-        self._keeps_unique = config.asynchronous and config.unique is UniquePolicy.KEEP
         self._source = self._source_link(max_packet)
         self._target = self._target_link(max_packet)
 
@@ -227,7 +233,7 @@ class Forward:
         if self.stopping or replace(self.config, window_bytes=config.window_bytes) != config:
             return False
         self.config = config
-        self._pipeline = pipeline
+        self._intake.pipeline = pipeline
         self._late.use(reader)
         self._rejects.hasten(self._clock())
         return True
@@ -273,7 +279,7 @@ class Forward:
     @property
     def in_stages(self) -> bool:
         """Whether a job has gone into the stages and not come out yet."""
-        return self._staged_since is not None
+        return self._intake.staged_since is not None
 
     @property
     def running_until(self) -> float:
@@ -320,8 +326,8 @@ class Forward:
     def _leaving(self) -> bool:
         """We may not grab, and show it by having no worker at the source."""
         rejects = self._rejects
-        held_back = rejects.closed or rejects.silent or self._paused or bool(self._barred)
-        return self._client is None or held_back or self.stopping
+        blocked = rejects.closed or rejects.silent or bool(self._barred)
+        return self._client is None or self._paused or blocked or self.stopping
 
     @property
     def _at_target(self) -> int:
@@ -484,7 +490,7 @@ class Forward:
         now = self._clock()
         for event in events:
             if isinstance(event, Assigned):
-                self._take(worker, event.jobs, now)
+                self._intake.take(worker, event.jobs, now)
             elif isinstance(event, Oversized):
                 self._pass_over(event, now)
             elif isinstance(event, Confirmed | Refused):
@@ -500,111 +506,9 @@ class Forward:
                 self._log.sparse(Event.WAKEUP_LOST, "a job waited while we slept")
         self.settle()
 
-    def _take(self, worker: Worker, jobs: list[Job], now: float) -> None:
-        """Send jobs through the stages and line them up."""
-        if self._late.possible:
-            for job in jobs:
-                self._take_in_time(worker, job, now)
-            return
-        workloads: list[bytes] | None = None
-        if not self._rejects.closed:
-            workloads = [job.workload for job in jobs]
-            if self._pipeline is not None:
-                workloads = self._pipeline.row(jobs)
-        if workloads is None:
-            for job in jobs:
-                self._take_one(worker, job, now)
-            return
-        if self._pipeline is not None:
-            self._rejects.stages.broken()
-        self.counters.received += len(jobs)
-        self.counters.bytes_in += sum([len(job.workload) for job in jobs])
-        pairs = zip(jobs, workloads, strict=True)
-        if self._keeps_unique:
-            self._window.hold([Held(job, job.unique, workload, now) for job, workload in pairs])
-        else:
-            self._window.hold([Held(job, b"", workload, now) for job, workload in pairs])
-
-    def _take_in_time(self, worker: Worker, job: Job, now: float) -> None:
-        """Rows 6 and 16: take a job, or end it as a late check."""
-        if self._worker is not worker:
-            return  # a callback has waited, and the rest of the batch is at the source again
-        deadline = None if self._rejects.closed else self._late.deadline(job, now)
-        if deadline is None or now < deadline:
-            self._take_one(worker, job, now, deadline)
-        else:
-            self._late.take(worker, job, now)
-
-    def _take_one(
-        self, worker: Worker, job: Job, now: float, deadline: float | None = None
-    ) -> None:
-        closed = self._rejects.closed
-        staged = (job, "") if closed else self._stage(job)
-        if self._worker is not worker:
-            return  # its callback has waited, and the job is at the source again
-        self.counters.received += 1
-        self.counters.bytes_in += len(job.workload)
-        if closed:
-            # What comes behind a job that blocks goes back with it, as it came.
-            self._window.park(Held(job, job.unique, job.workload, now))
-        else:
-            self._line_up(worker, job, staged, now, deadline)
-
-    def _stage(self, job: Job) -> tuple[Job | None, str]:
-        """Send a job through the stages: what comes out, or why it is refused."""
-        if self._pipeline is None:
-            return job, ""
-        self._staged_since = self._clock()
-        try:
-            return self._pipeline(job), ""
-        except StageError as error:
-            return None, str(error)
-        finally:
-            self._staged_since = None
-
-    def _line_up(
-        self,
-        worker: Worker,
-        job: Job,
-        staged: tuple[Job | None, str],
-        since: float,
-        deadline: float | None = None,
-    ) -> None:
-        """Hold what came out of the stages until it is sent, or end the job here."""
-        rejects = self._rejects
-        outcome, refusal = staged
-        if refusal:
-            held = Held(job, job.unique, job.workload, since)
-            rejects.refuse(held, refusal, rejects.stages)
-            return
-        if outcome is None:
-            worker.complete(job.handle)
-            self.counters.dropped += 1
-            rejects.passed(rejects.stages)
-            return
-        if self._pipeline is not None:
-            rejects.stages.broken()
-        unique = outcome.unique if self._keeps_unique else b""
-        if deadline is None:
-            held = Held(job, unique, outcome.workload, since)
-        else:
-            held = Dated(job, unique, outcome.workload, since, deadline)
-        self._window.hold([held])
-
-    def _try_again(self, worker: Worker) -> None:
-        """Try what is held in vain, where jobs that run on keep the forward at its source."""
-        failed = self._rejects.comeback.failed
-        worker.empty = False  # for all we know: nobody wakes a worker that does not sleep
-        for held in self._window:
-            if held.place is not Place.PARKED or failed.get(held, ("", self))[1] is None:
-                continue  # None: too large to be read
-            staged = self._stage(held.job)
-            if self._worker is not worker:
-                return
-            if held in self._window:
-                failed.pop(held, None)
-                self._window.settle(held)
-                self._line_up(worker, held.job, staged, held.since)
+    def _holds(self, worker: Worker) -> bool:
+        """Whether what this worker was given is still ours."""
+        return self._worker is worker
 
     def _pass_over(self, oversized: Oversized, now: float) -> None:
         """Block for a job that was too large to be read; it is held without its payload."""
@@ -737,7 +641,7 @@ class Forward:
     def tick(self, now: float) -> None:
         """Row 15."""
         # Nothing here yields; only a callback can, and a tick in between is no life of its job.
-        self.ticked_at = now if self._staged_since is None else self._staged_since
+        self.ticked_at = now if self._intake.staged_since is None else self._intake.staged_since
         self._source.tick(now)
         self._target.tick(now)
         self._expire(now)
@@ -745,7 +649,7 @@ class Forward:
         # A synchronous forward stays at its source while a job runs.
         may_come_back = self._worker is None or self._running
         if may_come_back and self._rejects.come_back(now) and self._worker is not None:
-            self._try_again(self._worker)
+            self._intake.try_again(self._worker)
         self._regrab(now)
         self.settle()
         self._report.tick(self._moment(now))

@@ -52,6 +52,7 @@ FLOORS = {
     "gevproxy.watch": 4,
     "gevproxy.letterbox": 4,
     "gevproxy.rejects": 4,
+    "gevproxy.intake": 4,
     "gevproxy.probe": 4,
     "gevproxy.replay": 4,
     "gevproxy.dead_letters_command": 4,

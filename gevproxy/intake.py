@@ -1,0 +1,154 @@
+"""The jobs that a source assigns: through the stages, and into the window or to their end.
+
+Rows 6 and 16 of the table in CONTRIBUTING.md. A callback among the stages may yield, against the
+rules; what it returns then may find its source gone, and its job there again. Knows no target.
+"""
+
+from collections.abc import Callable
+
+from gevproxy.config import ForwardConfig, UniquePolicy
+from gevproxy.errors import StageError
+from gevproxy.gearman import Job, Worker
+from gevproxy.late_checks import LateChecks
+from gevproxy.rejects import Rejects
+from gevproxy.stages import Pipeline
+from gevproxy.status import Counters
+from gevproxy.window import Dated, Held, Place, Window
+
+
+class Intake:
+    """Takes jobs in for one forward.
+
+    `staged_since` is when the job that is in the stages went there, None without one. `holds` says
+    whether what this worker was given is still ours.
+    """
+
+    def __init__(
+        self,
+        config: ForwardConfig,
+        pipeline: Pipeline | None,
+        window: Window,
+        counters: Counters,
+        *,
+        late: LateChecks,
+        rejects: Rejects,
+        holds: Callable[[Worker], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self.pipeline = pipeline
+        self.staged_since: float | None = None
+        self._window = window
+        self._counters = counters
+        self._late = late
+        self._rejects = rejects
+        self._holds = holds
+        self._clock = clock
+        # No unique is passed on by a sync forward: a job whose client has gone is a zombie in
+        # gearmand, and a resubmit with its unique is answered JOB_CREATED and vanishes.
+        self._keeps_unique = config.asynchronous and config.unique is UniquePolicy.KEEP
+
+    def take(self, worker: Worker, jobs: list[Job], now: float) -> None:
+        """Send jobs through the stages and line them up."""
+        if self._late.possible:
+            for job in jobs:
+                self._take_in_time(worker, job, now)
+            return
+        workloads: list[bytes] | None = None
+        if not self._rejects.closed:
+            workloads = [job.workload for job in jobs]
+            if self.pipeline is not None:
+                workloads = self.pipeline.row(jobs)
+        if workloads is None:
+            for job in jobs:
+                self._take_one(worker, job, now)
+            return
+        if self.pipeline is not None:
+            self._rejects.stages.broken()
+        self._counters.received += len(jobs)
+        self._counters.bytes_in += sum([len(job.workload) for job in jobs])
+        pairs = zip(jobs, workloads, strict=True)
+        if self._keeps_unique:
+            self._window.hold([Held(job, job.unique, workload, now) for job, workload in pairs])
+        else:
+            self._window.hold([Held(job, b"", workload, now) for job, workload in pairs])
+
+    def _take_in_time(self, worker: Worker, job: Job, now: float) -> None:
+        """Rows 6 and 16: take a job, or end it as a late check."""
+        if not self._holds(worker):
+            return  # a callback has waited, and the rest of the batch is at the source again
+        deadline = None if self._rejects.closed else self._late.deadline(job, now)
+        if deadline is None or now < deadline:
+            self._take_one(worker, job, now, deadline)
+        else:
+            self._late.take(worker, job, now)
+
+    def _take_one(
+        self, worker: Worker, job: Job, now: float, deadline: float | None = None
+    ) -> None:
+        closed = self._rejects.closed
+        staged = (job, "") if closed else self._stage(job)
+        if not self._holds(worker):
+            return  # its callback has waited, and the job is at the source again
+        self._counters.received += 1
+        self._counters.bytes_in += len(job.workload)
+        if closed:
+            # What comes behind a job that blocks goes back with it, as it came.
+            self._window.park(Held(job, job.unique, job.workload, now))
+        else:
+            self._line_up(worker, job, staged, now, deadline)
+
+    def _stage(self, job: Job) -> tuple[Job | None, str]:
+        """Send a job through the stages: what comes out, or why it is refused."""
+        if self.pipeline is None:
+            return job, ""
+        self.staged_since = self._clock()
+        try:
+            return self.pipeline(job), ""
+        except StageError as error:
+            return None, str(error)
+        finally:
+            self.staged_since = None
+
+    def _line_up(
+        self,
+        worker: Worker,
+        job: Job,
+        staged: tuple[Job | None, str],
+        since: float,
+        deadline: float | None = None,
+    ) -> None:
+        """Hold what came out of the stages until it is sent, or end the job here."""
+        rejects = self._rejects
+        outcome, refusal = staged
+        if refusal:
+            held = Held(job, job.unique, job.workload, since)
+            rejects.refuse(held, refusal, rejects.stages)
+            return
+        if outcome is None:
+            worker.complete(job.handle)
+            self._counters.dropped += 1
+            rejects.passed(rejects.stages)
+            return
+        if self.pipeline is not None:
+            rejects.stages.broken()
+        unique = outcome.unique if self._keeps_unique else b""
+        if deadline is None:
+            held = Held(job, unique, outcome.workload, since)
+        else:
+            held = Dated(job, unique, outcome.workload, since, deadline)
+        self._window.hold([held])
+
+    def try_again(self, worker: Worker) -> None:
+        """Try what is held in vain, where jobs that run on keep the forward at its source."""
+        failed = self._rejects.comeback.failed
+        worker.empty = False  # for all we know: nobody wakes a worker that does not sleep
+        for held in self._window:
+            if held.place is not Place.PARKED or failed.get(held, ("", self))[1] is None:
+                continue  # None: too large to be read
+            staged = self._stage(held.job)
+            if not self._holds(worker):
+                return
+            if held in self._window:
+                failed.pop(held, None)
+                self._window.settle(held)
+                self._line_up(worker, held.job, staged, held.since)
