@@ -26,7 +26,7 @@ def test_plain_from_the_command_to_the_file(
     assert len(case["figures"]) == 3
 
 
-@pytest.mark.parametrize("name", ["trickle", "sync"])
+@pytest.mark.parametrize("name", ["trickle", "sync", "tls"])
 def test_cases_with_peers_at_work(name: str, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     assert main([name, "--runs", "1", "--scale", "0.1", "--json", str(file)]) == 0
