@@ -9,7 +9,7 @@ This file may not touch a socket, a file or a signal, and knows no other forward
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -20,6 +20,7 @@ from gevent.event import Event as Happening
 from gevent.pool import Group
 
 from gevproxy.config import ForwardConfig, OnDisconnect, UniquePolicy
+from gevproxy.depths import Depths
 from gevproxy.errors import GearmanError, GevproxyError, PacketTooLarge, StageError
 from gevproxy.gearman import (
     Assigned,
@@ -32,10 +33,12 @@ from gevproxy.gearman import (
     Oversized,
     PacketType,
     Refused,
+    Server,
     ServerError,
     Update,
     Worker,
 )
+from gevproxy.gearman.admin import Depth
 from gevproxy.gearman.tls import Tls
 from gevproxy.late_checks import LateChecks
 from gevproxy.letterbox import Letterbox
@@ -122,6 +125,7 @@ class Forward:
         self._window = Window()
         self._running: dict[Handle, Held] = {}  # sync: confirmed, not yet answered
         self._queue = FullQueue(self._rng)  # the target's
+        self._depths = Depths(config)
         self._refusals = Refusals()
         self._late = LateChecks(config, reader, self._window, counters, self._log, bury=self._bury)
         self._paused = False
@@ -225,6 +229,11 @@ class Forward:
         self._barred = why
         self.settle()
 
+    def observe(self, server: Server, told: Mapping[bytes, Depth] | None) -> None:
+        """Take note of what a server's queues hold (row 18); None: it does not say any more."""
+        self._depths.take(server, told)
+        self.settle()
+
     def abort(self, why: str = "") -> None:
         """Cut every connection and greenlet now; what is held is at the source again.
 
@@ -269,6 +278,8 @@ class Forward:
             reasons.append(f"source away: {self._source.reason}")
         if self._queue.full:
             reasons.append("target full")
+        if self._depths.over:
+            reasons.append(self._depths.reason)
         if self._refusals.blocked:
             reasons.append(f"blocked: {self._refusals.blocked}")
         if self._barred:
@@ -284,7 +295,7 @@ class Forward:
         return self._report.status(self.config, self._moment(self._clock()))
 
     def _moment(self, now: float) -> Moment:
-        return Moment(now, self.reasons(), self.held, self._busy)
+        return Moment(now, self.reasons(), self.held, self._busy, self._depths)
 
     # Facts that follow from others.
 
@@ -362,7 +373,7 @@ class Forward:
 
     def _grab(self, worker: Worker, now: float) -> None:
         """Ask for as many jobs as there is room for (S3), or end a sleep (S4)."""
-        if self._leaving or self._queue.full:
+        if self._leaving or self._queue.full or self._depths.over:
             if worker.asleep:
                 # A sleeping relay that will not grab eats the wake-up of one that would.
                 worker.grab()

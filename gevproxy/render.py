@@ -15,6 +15,7 @@ from dataclasses import asdict
 from enum import IntEnum
 from typing import Final
 
+from gevproxy.depths import HELD_BACK
 from gevproxy.status import ForwardStatus, ServerStatus, Status
 
 JSON_REQUEST: Final = "format=json"
@@ -62,12 +63,13 @@ def level(status: Status, critical_after: float) -> Level:
     """Return WARNING where a forward does not run, CRITICAL where it is worse than that.
 
     Worse is a forward that has not run for `critical_after` seconds, or a job unaccounted for. A
-    paused forward is never more than a WARNING: somebody wanted it so.
+    forward that is paused, or held back by its target's depth alone, is never more than a WARNING:
+    somebody wanted it so.
     """
     late = (
         forward.not_running >= critical_after
         for forward in _stopped(status)
-        if PAUSED not in forward.reasons
+        if PAUSED not in forward.reasons and not _held_back(forward)
     )
     if any(late) or any(forward.unaccounted for forward in status.forwards):
         return Level.CRITICAL
@@ -153,8 +155,14 @@ def _of_forward(forward: ForwardStatus) -> list[tuple[str, str]]:
         "latency_p50": _milliseconds(forward.p50),
         "latency_p99": _milliseconds(forward.p99),
     }
+    depths = {
+        "source_waiting": forward.source_waiting,
+        "target_waiting": forward.target_waiting,
+        "target_workers": forward.target_workers,
+    }
     values = {name: f"{count}c" for name, count in counters.items()}
     values["in_flight"] = str(forward.in_flight)
+    values.update((name, str(depth)) for name, depth in depths.items() if depth is not None)
     values.update((name, f"{value:.1f}") for name, value in gauges.items() if value is not None)
     return [(f"{forward.key}::{name}", value) for name, value in values.items()]
 
@@ -294,11 +302,12 @@ def table(status: Status) -> str:
     """
     head = f"gevproxy {status.version}, up {_duration(status.uptime)}: {summary(status)}"
     rows = [_HEADINGS, *(_cells(forward) for forward in status.forwards)]
+    rows = _without_unknown(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
             cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
-            for name, cell, width in zip(_HEADINGS, row, widths, strict=True)
+            for name, cell, width in zip(rows[0], row, widths, strict=True)
         )
         for row in rows
     )
@@ -307,15 +316,19 @@ def table(status: Status) -> str:
     return "\n".join([head, "", *(line.rstrip() for line in lines), *gap, *servers])
 
 
-_NUMBERS: Final = ("JOBS/S", "IN FLIGHT", "HELD", "P50 MS", "P99 MS")
+_DEPTHS: Final = ("WAITING", "AT TARGET", "WORKERS")
+"""Columns that are left out where no forward has a figure: nobody asks, or no server answers."""
+
+_NUMBERS: Final = ("JOBS/S", "IN FLIGHT", "HELD", "P50 MS", "P99 MS", *_DEPTHS)
 _HEADINGS: Final = ("FORWARD", "TARGET", *_NUMBERS, "STATE")
 
 
 def _cells(forward: ForwardStatus) -> tuple[str, ...]:
     why = _plain(_why(forward))
-    if forward.reasons:
+    if forward.reasons and not _held_back(forward):
         why = f"not running for {_duration(forward.not_running)}: {why}"
     p50, p99 = _milliseconds(forward.p50), _milliseconds(forward.p99)
+    depths = forward.source_waiting, forward.target_waiting, forward.target_workers
     return (
         forward.key,
         forward.target,
@@ -324,6 +337,7 @@ def _cells(forward: ForwardStatus) -> tuple[str, ...]:
         f"{forward.held:,}",
         "-" if p50 is None else f"{p50:,.1f}",
         "-" if p99 is None else f"{p99:,.1f}",
+        *("-" if depth is None else f"{depth:,}" for depth in depths),
         why or "running",
     )
 
@@ -343,6 +357,16 @@ def _certificates(server: ServerStatus) -> str:
     return ", ".join(known) or "no certificate seen yet"
 
 
+def _without_unknown(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows without the columns of depths that nobody knows."""
+    columns = [
+        column
+        for column in zip(*rows, strict=True)
+        if column[0] not in _DEPTHS or set(column[1:]) - {"-"}
+    ]
+    return list(zip(*columns, strict=True))
+
+
 _UNITS: Final[Mapping[str, int]] = {"d": 86400, "h": 3600, "min": 60}
 
 
@@ -359,6 +383,12 @@ def _duration(seconds: float) -> str:
 
 def _stopped(status: Status) -> list[ForwardStatus]:
     return [forward for forward in status.forwards if forward.reasons]
+
+
+def _held_back(forward: ForwardStatus) -> bool:
+    """Whether nothing is wrong but that the target has enough."""
+    reasons = forward.reasons
+    return bool(reasons) and all(reason.startswith(HELD_BACK) for reason in reasons)
 
 
 def _server(address: str) -> str:

@@ -26,6 +26,7 @@ from gevproxy.log import Event, EventLog
 from gevproxy.stages import CheckReader, Pipeline
 from gevproxy.status import Counters, Histogram, ServerStatus, Status
 from gevproxy.tls_files import read_tls
+from gevproxy.watch import Told, Watch
 
 LAST_BYTES: Final = 5.0
 """Seconds that a stop waits for the last completions to arrive, after the drain."""
@@ -136,12 +137,14 @@ class Supervisor:
         self._paused: set[str] = set()
         self._barred: dict[str, str] = {}  # forwards that would only hurt us, with the reason
         self._stopping = False
+        self._watch = Watch(self._observe, log, self._rng)
         self._started_at = self._ticked_at = clock()
 
     def start(self) -> None:
         """Start every forward. Does not wait for any peer."""
         for forward in self._plan.config.forwards:
             self._start(forward)
+        self._watch.follow(self._plan.config, self._plan.tls)
 
     def apply(self, plan: Plan) -> Changes:
         """Go over to a new plan by difference. Does not wait.
@@ -173,7 +176,17 @@ class Supervisor:
         for key in wanted.keys() - self._forwards.keys():
             changes.added.append(key)
             self._start(wanted[key])
+        self._watch.follow(config, plan.tls)
         return changes
+
+    def _observe(self, server: Server, told: Told | None) -> None:
+        """Tell the forwards what their queues hold; an error in one is its own."""
+        for forward in tuple(self._forwards.values()):
+            if server in (forward.config.source.server, forward.config.target.server):
+                try:
+                    forward.observe(server, told)
+                except Exception as error:  # noqa: BLE001 - reported, and the forward begins anew
+                    self._on_crash(forward, error)
 
     def _succeed(self, forward: Forward) -> None:
         """When a forward has drained, start what the configuration wants in its place by then."""
@@ -224,6 +237,7 @@ class Supervisor:
     def abort(self) -> None:
         """Cut every connection now."""
         self._stopping = True
+        self._watch.stop()
         for forward in self._forwards.values():
             forward.abort()
 
@@ -299,6 +313,8 @@ class Supervisor:
             forward.pause(True)
         if config.key in self._barred:
             forward.bar(self._barred[config.key])
+        for server in {config.source.server, config.target.server}:
+            forward.observe(server, self._watch.told(server))
         forward.start()
 
     def _on_crash(self, forward: Forward, error: BaseException) -> None:

@@ -150,6 +150,7 @@ class ForwardConfig:
     expect: Expect = Expect.ANY
     max_age: float | None = None
     on_late: OnLate = OnLate.ANSWER
+    max_target_waiting: int | None = None
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 
@@ -161,7 +162,7 @@ class ForwardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole configuration. Times are seconds, sizes bytes.
+    """A whole configuration. Times are seconds, sizes bytes. `poll` is 0 where nobody is asked.
 
     `dead_letters` is None only where neither the configuration nor the environment names a folder.
     `log_file` is "stderr", "stdout" or a path. A server that is not in `servers` speaks plain text.
@@ -177,3 +178,4 @@ class Config:
     debug: bool = False
     drain: float = 10.0
     max_packet: int = 64 * MIB
+    poll: float = 10.0

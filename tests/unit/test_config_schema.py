@@ -129,7 +129,7 @@ def test_a_settings_default_is_what_happens_without_it(tmp_path: Path) -> None:
     critical_after = SCHEMA["properties"]["status"]["properties"]["critical_after"]["default"]
     defaults["status"] = {"critical_after": critical_after}
     defaults["metrics"] = {"listen": None}
-    assert len(defaults) == 9
+    assert len(defaults) == 10
     assert loaded(tmp_path, {}, **defaults) == loaded(tmp_path, {})
 
 
