@@ -7,15 +7,15 @@ Pure: a Status in, text out. Nothing here knows a clock, a socket or who asks.
 """
 
 import json
-import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from enum import IntEnum
 from typing import Final
 
+from gevproxy import expiry
 from gevproxy.depths import HELD_BACK
+from gevproxy.perfdata_filter import FilterError, Search, filtered, search
 from gevproxy.status import ForwardStatus, ServerStatus, Status
 
 JSON_REQUEST: Final = "format=json"
@@ -23,11 +23,6 @@ JSON_REQUEST: Final = "format=json"
 
 PAUSED: Final = "paused"
 """The reason of a forward that an operator has paused."""
-
-MAX_FILTER: Final = 256
-"""Characters of a perfdatafilter: compiling takes a stack that grows with the nesting."""
-
-_FILTER: Final = re.compile(r"perfdatafilter=([^\s\0]+)")
 
 _AWAY: Final = ("source away", "target away")
 """How a reason begins that means: this server has failed."""
@@ -42,9 +37,6 @@ _NAMED: Final = 5
 # message (the bar, behind which the metrics begin).
 _PLAIN: Final = {**dict.fromkeys([*range(32), 127], " "), ord("|"): "/"}
 
-Search = Callable[[re.Pattern[str], Iterable[str]], list[str]]
-"""Returns the texts in which a pattern is found; TimeoutError where that takes too long."""
-
 
 class Level(IntEnum):
     """How well the relay is; the numbers are the exit codes of a monitoring plugin."""
@@ -55,33 +47,26 @@ class Level(IntEnum):
     UNKNOWN = 3
 
 
-class FilterError(ValueError):
-    """A perfdatafilter cannot be used; the text says why."""
-
-
 def level(status: Status, critical_after: float) -> Level:
     """Return WARNING where a forward does not run, CRITICAL where it is worse than that.
 
-    Worse is a forward that has not run for `critical_after` seconds, or a job unaccounted for. A
-    forward that is paused, or held back by its target's depth alone, is never more than a WARNING:
-    somebody wanted it so.
+    A certificate that is to be renewed is a WARNING too: nothing is wrong yet. Worse is a forward
+    that has not run for `critical_after` seconds, or a job unaccounted for. A forward that is
+    paused, or held back by its target's depth alone, is never more than a WARNING: somebody wanted
+    it so.
     """
     late = (
         forward.not_running >= critical_after
         for forward in _stopped(status)
-        if PAUSED not in forward.reasons and not _held_back(forward)
+        if not _is_wanted_so(forward)
     )
     if any(late) or any(forward.unaccounted for forward in status.forwards):
         return Level.CRITICAL
-    return Level.WARNING if _stopped(status) else Level.OK
+    renew = any(server.renew for server in status.servers)
+    return Level.WARNING if renew or _stopped(status) else Level.OK
 
 
 # The monitoring line.
-
-
-def search(pattern: re.Pattern[str], texts: Iterable[str]) -> list[str]:
-    """Return the texts in which the pattern is found, however long that takes."""
-    return [text for text in texts if pattern.search(text)]
 
 
 def perl_line(
@@ -96,7 +81,7 @@ def perl_line(
     state = level(status, critical_after)
     sentences = _sentences(status)
     try:
-        names = _filtered(values, request, search)
+        names = filtered(values, request, search)
     except FilterError as error:
         state, names = Level.UNKNOWN, []
         sentences.insert(0, f"perfdatafilter {error}.")
@@ -199,7 +184,11 @@ def _sentences(status: Status) -> list[str]:
     sentences += [
         f"{forward.key}: {_why(forward)}." for forward in status.forwards if _why(forward)
     ]
-    return sentences
+    return sentences + [f"{text}." for text in _to_renew(status)]
+
+
+def _to_renew(status: Status) -> list[str]:
+    return [text for server in status.servers if (text := expiry.sentence(server))]
 
 
 def _failed_servers(forwards: Iterable[ForwardStatus]) -> set[str]:
@@ -215,30 +204,6 @@ def _why(forward: ForwardStatus) -> str:
     """Return everything that is wrong with a forward; "" where all is well."""
     lost = [f"{forward.unaccounted} jobs are unaccounted for"] if forward.unaccounted else []
     return "; ".join([*forward.reasons, *lost])
-
-
-def _filtered(names: Iterable[str], request: bytes, search: Search) -> list[str]:
-    """Return the names that a request asks for. FilterError where its filter cannot be used."""
-    found = _FILTER.search(request.decode(errors="backslashreplace"))
-    if not found:
-        return list(names)
-    try:
-        return search(_compile(found[1]), names)
-    except TimeoutError as error:
-        raise FilterError("takes too long: write a simpler one") from error
-
-
-def _compile(text: str) -> re.Pattern[str]:
-    if len(text) > MAX_FILTER:
-        raise FilterError(f"is longer than {MAX_FILTER} characters")
-    try:
-        with warnings.catch_warnings():
-            # "Possible nested set" and the like would go to stderr, between the log's lines.
-            warnings.simplefilter("ignore")
-            return re.compile(text)
-    except (ValueError, re.error, OverflowError, RecursionError) as error:
-        # ValueError: flags that exclude each other, as in "(?u)(?a)x".
-        raise FilterError(f"is no regular expression: {error}") from error
 
 
 def _label(name: str) -> str:
@@ -276,16 +241,19 @@ def summary(status: Status) -> str:
 
 
 def systemd_line(status: Status) -> str:
-    """Return the summary and which forwards do not run, on one line: STATUS= of sd_notify(3)."""
+    """Return the summary and what is wrong, on one line: STATUS= of sd_notify(3)."""
     stopped = _stopped(status)
-    if not stopped:
-        return summary(status)
-    return f"{summary(status)}, {len(stopped)} not running: {_some(stopped)}"
+    parts = [summary(status)]
+    if stopped:
+        parts.append(f"{len(stopped)} not running: {_some(stopped)}")
+    if renew := _to_renew(status):
+        parts.append(_plain(f"{renew[0]}{' and others' if renew[1:] else ''}"))
+    return ", ".join(parts)
 
 
 def unready(status: Status) -> str:
-    """Say which forwards do not run and why, on one line; "" where all run but those paused."""
-    return _some([forward for forward in _stopped(status) if PAUSED not in forward.reasons])
+    """Say which forwards do not run and why, on one line; "" where all run that are to run."""
+    return _some([forward for forward in _stopped(status) if not _is_wanted_so(forward)])
 
 
 def _some(forwards: Sequence[ForwardStatus]) -> str:
@@ -311,7 +279,7 @@ def table(status: Status) -> str:
         )
         for row in rows
     )
-    servers = [f"TLS {server.address}: {_certificates(server)}" for server in status.servers]
+    servers = [f"TLS {server.address}: {expiry.in_words(server)}" for server in status.servers]
     gap = [""] if servers else []
     return "\n".join([head, "", *(line.rstrip() for line in lines), *gap, *servers])
 
@@ -342,21 +310,6 @@ def _cells(forward: ForwardStatus) -> tuple[str, ...]:
     )
 
 
-def _certificates(server: ServerStatus) -> str:
-    """Return "our certificate 89 days, CA 3,210 days, the server's 12 days"."""
-    days = {
-        "our certificate": server.certificate_days,
-        "CA": server.ca_days,
-        "the server's": server.peer_days,
-    }
-    known = [
-        f"{what} {'expired' if left < 0 else f'{int(left):,} days'}"
-        for what, left in days.items()
-        if left is not None
-    ]
-    return ", ".join(known) or "no certificate seen yet"
-
-
 def _without_unknown(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return the rows without the columns of depths that nobody knows."""
     columns = [
@@ -383,6 +336,11 @@ def _duration(seconds: float) -> str:
 
 def _stopped(status: Status) -> list[ForwardStatus]:
     return [forward for forward in status.forwards if forward.reasons]
+
+
+def _is_wanted_so(forward: ForwardStatus) -> bool:
+    """Whether an operator has paused it, or set the limit that holds it back."""
+    return PAUSED in forward.reasons or _held_back(forward)
 
 
 def _held_back(forward: ForwardStatus) -> bool:

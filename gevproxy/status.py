@@ -227,13 +227,15 @@ class ServerStatus:
     """A server that is spoken to with TLS: days until a certificate expires.
 
     Ours, that of its certificate authority, and the server's as it was last seen; None is none,
-    or not known yet. Below 0 it has expired.
+    or not known yet. Below 0 it has expired. `renew` names those with too few days left:
+    "certificate", "ca" and "peer".
     """
 
     address: str
     certificate_days: float | None
     ca_days: float | None
     peer_days: float | None
+    renew: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

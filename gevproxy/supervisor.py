@@ -4,7 +4,6 @@ Keeps the counters, which outlive a forward's restart. Knows no signal, no file 
 what it is told to do it does without asking why.
 """
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from gevproxy import __version__, stages
 from gevproxy.backoff import Backoff
 from gevproxy.config import Config, ForwardConfig
 from gevproxy.errors import ConfigError, Problem
+from gevproxy.expiry import days_until, to_renew
 from gevproxy.forward import Forward
 from gevproxy.gearman import Server
 from gevproxy.gearman.tls import Tls
@@ -91,16 +91,15 @@ def _tls_of(forward: ForwardConfig, plan: Plan) -> tuple[Tls | None, Tls | None]
     return plan.tls.get(forward.source.server), plan.tls.get(forward.target.server)
 
 
-def _server_status(server: Server, tls: Tls, now: float) -> ServerStatus:
-    def days(expires: float | None) -> float | None:
-        # Rounded down: what has expired is below 0.
-        return None if expires is None else math.floor((expires - now) / 864) / 100
-
+def _server_status(server: Server, tls: Tls, limit: float, now: float) -> ServerStatus:
+    """Tell how long certificates hold. An authority with a successor beside it may expire."""
+    own, peer = days_until(tls.expires, now), days_until(tls.peer_expires, now)
     return ServerStatus(
         address=str(server),
-        certificate_days=days(tls.expires),
-        ca_days=days(tls.ca_expires),
-        peer_days=days(tls.peer_expires),
+        certificate_days=own,
+        ca_days=days_until(tls.ca_expires, now),
+        peer_days=peer,
+        renew=to_renew(limit, certificate=own, ca=days_until(tls.ca_lasts, now), peer=peer),
     )
 
 
@@ -273,12 +272,13 @@ class Supervisor:
 
     def status(self) -> Status:
         """Describe this moment."""
+        limit, now = self._plan.config.status_certificate_days, time.time()
         return Status(
             version=__version__,
             uptime=self._clock() - self._started_at,
             forwards=tuple(forward.status() for forward in self._forwards.values()),
             servers=tuple(
-                _server_status(server, tls, time.time()) for server, tls in self._plan.tls.items()
+                _server_status(server, tls, limit, now) for server, tls in self._plan.tls.items()
             ),
         )
 

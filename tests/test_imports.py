@@ -28,6 +28,8 @@ FLOORS = {
     "gevproxy.window": 2,
     "gevproxy.refusals": 2,
     "gevproxy.depths": 2,
+    "gevproxy.expiry": 2,
+    "gevproxy.perfdata_filter": 2,
     "gevproxy.report": 2,
     "gevproxy.status": 2,
     "gevproxy.render": 2,

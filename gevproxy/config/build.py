@@ -171,6 +171,7 @@ _TLS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
 
 _SETTINGS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
     "status/critical_after": ("status_critical_after", _seconds),
+    "status/certificate_days": ("status_certificate_days", _seconds),
     "metrics/listen": ("metrics", _metrics),
     "dead_letters": ("dead_letters", lambda node: node.path(node.value)),
     "log_file": ("log_file", _log_file),

@@ -172,6 +172,7 @@ class Config:
     servers: Mapping[Server, TlsConfig] = field(default_factory=dict)
     status_queue: QueueAddress | None = None
     status_critical_after: float = 300.0
+    status_certificate_days: float = 14.0
     metrics: MetricsConfig | None = None
     dead_letters: Path | None = None
     log_file: str = "stderr"

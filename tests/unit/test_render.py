@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from gevproxy.perfdata_filter import MAX_FILTER
 from gevproxy.render import (
-    MAX_FILTER,
     Level,
     answer,
     document,
@@ -21,7 +21,7 @@ from gevproxy.render import (
     table,
 )
 from gevproxy.responder import search_in_time
-from gevproxy.status import Counters, ForwardStatus, Status
+from gevproxy.status import Counters, ForwardStatus, ServerStatus, Status
 from tests.kit.status_line import BACKLOG, FAILED, LINE, METRIC, SAMPLES
 
 OLD_NAMES = [
@@ -396,3 +396,17 @@ def test_depths_are_shown_where_somebody_knows_them() -> None:
     names = ("source_waiting", "target_waiting", "target_workers")
     assert [shown[f"a:4730/hostgroup_b::{name}"] for name in names] == ["1", "2345", "0"]
     assert not [name for name in values(BUSY) if "waiting" in name]
+
+
+def test_a_certificate_to_renew_is_a_warning_and_is_named_everywhere() -> None:
+    tls = ServerStatus(
+        address="b:4731", certificate_days=8.9, ca_days=100, peer_days=90, renew=("certificate",)
+    )
+    warned = replace(status(forward()), servers=(tls,))
+    assert level(warned, 0.0) is Level.WARNING
+    text = "TLS b:4731: renew our certificate (8 days)"
+    assert f" running. {text}.|" in perl_line(warned, b"", 0.0).decode()
+    assert systemd_line(warned) == f"1 of 1 forwards running, 0 jobs/s, {text}"
+    two = replace(warned, servers=(tls, tls))
+    assert systemd_line(two).endswith(f"{text} and others")
+    assert level(replace(warned, servers=(replace(tls, renew=()),)), 0.0) is Level.OK
