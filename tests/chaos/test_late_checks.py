@@ -7,15 +7,16 @@ the ten minutes over it. Both print what became of the checks.
 
 import os
 import time
+from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
 import pytest
 
+from tests.chaos.sealed import BLOCK, cipher
 from tests.chaos.test_processes import pause
 from tests.kit.eventually import eventually
 from tests.kit.peers import Consumer, Job, submit
 from tests.kit.servers import PersistentGearmand
-from tests.mod_gearman.payloads import decrypt, encrypt
 from tests.mod_gearman.test_late import RESULTS, number, text
 from tests.mod_gearman.test_late import field as header
 from tests.relay.forwarding import HERE, THERE, relay, wait_queue
@@ -27,7 +28,7 @@ SLACK = 20.0  # seconds around MAX_AGE in which a busy machine may decide
 BEHIND = 3.0  # seconds of work before and behind it
 STEP = 0.1  # seconds between two handfuls of checks
 HANDFUL = 5
-LOCAL, REMOTE = b"the password here", b"the password there"
+LOCAL, REMOTE = "the password here", "the password there"
 
 
 @dataclass
@@ -52,16 +53,22 @@ class Site:
             group = self.fresh
             if at_the_end > MAX_AGE - SLACK:
                 group = self.late if at_the_end > MAX_AGE + SLACK else self.either
-            numbers = range(self.count, self.count + HANDFUL)
             age = max(0.0, at_the_end - left)
-            submit(self.port, [Job(HERE, b"%d" % n, encrypt(LOCAL, text(n, age))) for n in numbers])
-            group.update(numbers)
+            handful = range(self.count, self.count + HANDFUL)
+            submit(self.port, [Job(HERE, b"%d" % n, sealed(text(n, age))) for n in handful])
+            group.update(handful)
             pause(STEP)
 
 
-def numbers(consumer: Consumer, key: bytes) -> list[int]:
-    """Return the numbers of the checks that a queue was about."""
-    return [number(decrypt(key, job.workload)) for job in consumer.jobs]
+def sealed(content: bytes) -> bytes:
+    """Return a check as Naemon's side sends it."""
+    return b64encode(cipher(LOCAL).encrypt(content + bytes(BLOCK - len(content) % BLOCK)))
+
+
+def opened(consumer: Consumer, password: str) -> list[bytes]:
+    """Return what came out of a queue, in plain text."""
+    workloads = [b64decode(job.workload, validate=True) for job in consumer.jobs]
+    return [cipher(password).decrypt(workload).rstrip(b"\0") for workload in workloads]
 
 
 @pytest.mark.timeout(OUTAGE + 170)
@@ -70,9 +77,8 @@ def test_after_ten_minutes_fresh_checks_are_run_and_late_ones_answered(
 ) -> None:
     """Every check is run or answered, none is both, and none is unaccounted for."""
     site = Site(near.port)
-    keys = {"decrypt": LOCAL.decode(), "encrypt": REMOTE.decode()}
     with (
-        relay(near, far, max_age=MAX_AGE, **keys) as proxy,
+        relay(near, far, max_age=MAX_AGE, decrypt=LOCAL, encrypt=REMOTE) as proxy,
         Consumer(far.port, THERE, keep_workloads=True, reconnect=True) as worker,
         Consumer(near.port, RESULTS.encode(), keep_workloads=True) as naemon,
     ):
@@ -90,7 +96,9 @@ def test_after_ten_minutes_fresh_checks_are_run_and_late_ones_answered(
         seconds = time.monotonic() - back
         wait_queue(near, total=0)
         counters = proxy.only_stats()["counters"]
-    run, answered = numbers(worker, REMOTE), numbers(naemon, LOCAL)
+    results = opened(naemon, LOCAL)
+    run = [number(check) for check in opened(worker, REMOTE)]
+    answered = [number(result) for result in results]
     unaccounted = set(range(site.count)) - set(run) - set(answered)
     print(  # noqa: T201
         f"{site.count} checks, {before} before an outage of {OUTAGE:g} s and {waiting} waiting at "
@@ -102,7 +110,6 @@ def test_after_ten_minutes_fresh_checks_are_run_and_late_ones_answered(
     assert site.late <= set(answered)
     assert counters["answered"] == counters["late"] == len(answered)
     assert counters["dead_lettered"] == counters["dropped"] == 0
-    for job in naemon.jobs:
-        result = decrypt(LOCAL, job.workload)
+    for result in results:
         assert header(result, "return_code") == b"3"
         assert header(result, "output") == b"Could not start check in time"
