@@ -1,7 +1,7 @@
 """The depths of the queues at both ends: shown, heeded, and harmless where nobody tells them."""
 
 from tests.kit.eventually import eventually
-from tests.kit.peers import Consumer, numbered, submit
+from tests.kit.peers import Consumer, Job, numbered, submit
 from tests.kit.relay import config
 from tests.kit.scripted import ScriptedServer
 from tests.kit.servers import Geard, Gearmand, Server
@@ -41,7 +41,8 @@ def test_no_more_is_taken_while_the_target_has_enough(
     gearmand_a: Gearmand, gearmand_b: Gearmand
 ) -> None:
     """The rest waits at the source; every job arrives once there is room."""
-    submit(gearmand_b.port, numbered(THERE, 11))
+    # With uniques of their own, or what comes while they wait would be taken for them.
+    submit(gearmand_b.port, [Job(THERE, b"first%d" % n, b"w") for n in range(11)])
     with watching(gearmand_a, gearmand_b, 0.2, max_target_waiting=10) as relay:
         relay.wait_reason("target queue holds more than 10 jobs (max_target_waiting)")
         submit(gearmand_a.port, numbered(HERE, 20))
