@@ -9,7 +9,7 @@ This file may not touch a socket, a file or a signal, and knows no other forward
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -20,6 +20,7 @@ from gevent.event import Event as Happening
 from gevent.pool import Group
 
 from gevproxy.config import ForwardConfig, OnDisconnect
+from gevproxy.depths import Depths
 from gevproxy.errors import GearmanError, PacketTooLarge
 from gevproxy.gearman import (
     Assigned,
@@ -32,10 +33,12 @@ from gevproxy.gearman import (
     Oversized,
     PacketType,
     Refused,
+    Server,
     ServerError,
     Update,
     Worker,
 )
+from gevproxy.gearman.admin import Depth
 from gevproxy.gearman.tls import Tls
 from gevproxy.intake import Intake
 from gevproxy.late_checks import LateChecks
@@ -124,6 +127,7 @@ class Forward:
         self._window = Window()
         self._running: dict[Handle, Held] = {}  # sync: confirmed, not yet answered
         self._queue = FullQueue(self._rng)  # the target's
+        self._depths = Depths(config)
         self._rejects = Rejects(
             config,
             self._window,
@@ -244,6 +248,11 @@ class Forward:
         self._barred = why
         self.settle()
 
+    def observe(self, server: Server, told: Mapping[bytes, Depth] | None) -> None:
+        """Take note of what a server's queues hold (row 18); None: it does not say any more."""
+        self._depths.take(server, told)
+        self.settle()
+
     def abort(self, why: str = "") -> None:
         """Cut every connection and greenlet now; what is held is at the source again.
 
@@ -293,6 +302,8 @@ class Forward:
             reasons.append(f"source away: {self._source.reason}")
         if self._queue.full:
             reasons.append("target full")
+        if self._depths.over:
+            reasons.append(self._depths.reason)
         reasons += self._rejects.reasons()
         if self._barred:
             reasons.append(f"blocked: {self._barred}")
@@ -307,7 +318,7 @@ class Forward:
         return self._report.status(self.config, self._moment(self._clock()))
 
     def _moment(self, now: float) -> Moment:
-        return Moment(now, self.reasons(), self.held, self._at_target)
+        return Moment(now, self.reasons(), self.held, self._at_target, self._depths)
 
     # Facts that follow from others.
 
@@ -405,7 +416,7 @@ class Forward:
 
     def _grab(self, worker: Worker, now: float) -> None:
         """Ask for as many jobs as there is room for (S3), or end a sleep (S4)."""
-        if self._leaving or self._queue.full:
+        if self._leaving or self._queue.full or self._depths.over:
             if worker.asleep:
                 # A sleeping relay that will not grab eats the wake-up of one that would.
                 worker.grab()

@@ -197,6 +197,12 @@ class Event(Enum):
         "A forward with `max_age` cannot read a job, and passes it on whatever its age.",
         "Give the forward `decrypt`, or take `max_age` away.",
     )
+    WATCH_FAILED = (
+        "watch_failed",
+        logging.INFO,
+        "A server does not tell the depths of its queues, which are left out of the status.",
+        "Nothing, if it is away or cannot (no text protocol); forwards do not need it.",
+    )
     CALLBACK_SLOW = (
         "callback_slow",
         logging.WARNING,

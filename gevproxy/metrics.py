@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
+from gevproxy.depths import HELD_BACK
 from gevproxy.status import HISTOGRAM_BOUNDS, ForwardStatus, Histogram, Status
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -76,6 +77,7 @@ STATES: Final[Mapping[str, str]] = {
     "source away": "source_away",
     "target away": "target_away",
     "target full": "target_full",
+    HELD_BACK: "held_back",
     "blocked": "blocked",
     "paused": "paused",
     "stopping": "stopping",
@@ -92,6 +94,9 @@ _GAUGES: Final[Mapping[str, tuple[str, str]]] = {
         "since_last_confirm_seconds",
         "Seconds since the last confirmation or answer; not there before the first.",
     ),
+    "source_waiting": ("source_jobs_waiting", "Jobs that wait in the source's queue."),
+    "target_waiting": ("target_jobs_waiting", "Jobs that wait in the target's queue."),
+    "target_workers": ("target_workers", "Workers that take jobs from the target's queue."),
 }
 """Of a forward's status the gauge and its help."""
 

@@ -7,14 +7,15 @@ Pure: a Status in, text out. Nothing here knows a clock, a socket or who asks.
 """
 
 import json
-import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from enum import IntEnum
 from typing import Final
 
+from gevproxy import expiry
+from gevproxy.depths import HELD_BACK
+from gevproxy.perfdata_filter import FilterError, Search, filtered, search
 from gevproxy.status import ForwardStatus, ServerStatus, Status
 
 JSON_REQUEST: Final = "format=json"
@@ -22,11 +23,6 @@ JSON_REQUEST: Final = "format=json"
 
 PAUSED: Final = "paused"
 """The reason of a forward that an operator has paused."""
-
-MAX_FILTER: Final = 256
-"""Characters of a perfdatafilter: compiling takes a stack that grows with the nesting."""
-
-_FILTER: Final = re.compile(r"perfdatafilter=([^\s\0]+)")
 
 _AWAY: Final = ("source away", "target away")
 """How a reason begins that means: this server has failed."""
@@ -41,9 +37,6 @@ _NAMED: Final = 5
 # message (the bar, behind which the metrics begin).
 _PLAIN: Final = {**dict.fromkeys([*range(32), 127], " "), ord("|"): "/"}
 
-Search = Callable[[re.Pattern[str], Iterable[str]], list[str]]
-"""Returns the texts in which a pattern is found; TimeoutError where that takes too long."""
-
 
 class Level(IntEnum):
     """How well the relay is; the numbers are the exit codes of a monitoring plugin."""
@@ -54,32 +47,26 @@ class Level(IntEnum):
     UNKNOWN = 3
 
 
-class FilterError(ValueError):
-    """A perfdatafilter cannot be used; the text says why."""
-
-
 def level(status: Status, critical_after: float) -> Level:
     """Return WARNING where a forward does not run, CRITICAL where it is worse than that.
 
-    Worse is a forward that has not run for `critical_after` seconds, or a job unaccounted for. A
-    paused forward is never more than a WARNING: somebody wanted it so.
+    A certificate that is to be renewed is a WARNING too: nothing is wrong yet. Worse is a forward
+    that has not run for `critical_after` seconds, or a job unaccounted for. A forward that is
+    paused, or held back by its target's depth alone, is never more than a WARNING: somebody wanted
+    it so.
     """
     late = (
         forward.not_running >= critical_after
         for forward in _stopped(status)
-        if PAUSED not in forward.reasons
+        if not _is_wanted_so(forward)
     )
     if any(late) or any(forward.unaccounted for forward in status.forwards):
         return Level.CRITICAL
-    return Level.WARNING if _stopped(status) else Level.OK
+    renew = any(server.renew for server in status.servers)
+    return Level.WARNING if renew or _stopped(status) else Level.OK
 
 
 # The monitoring line.
-
-
-def search(pattern: re.Pattern[str], texts: Iterable[str]) -> list[str]:
-    """Return the texts in which the pattern is found, however long that takes."""
-    return [text for text in texts if pattern.search(text)]
 
 
 def perl_line(
@@ -94,7 +81,7 @@ def perl_line(
     state = level(status, critical_after)
     sentences = _sentences(status)
     try:
-        names = _filtered(values, request, search)
+        names = filtered(values, request, search)
     except FilterError as error:
         state, names = Level.UNKNOWN, []
         sentences.insert(0, f"perfdatafilter {error}.")
@@ -153,8 +140,14 @@ def _of_forward(forward: ForwardStatus) -> list[tuple[str, str]]:
         "latency_p50": _milliseconds(forward.p50),
         "latency_p99": _milliseconds(forward.p99),
     }
+    depths = {
+        "source_waiting": forward.source_waiting,
+        "target_waiting": forward.target_waiting,
+        "target_workers": forward.target_workers,
+    }
     values = {name: f"{count}c" for name, count in counters.items()}
     values["in_flight"] = str(forward.in_flight)
+    values.update((name, str(depth)) for name, depth in depths.items() if depth is not None)
     values.update((name, f"{value:.1f}") for name, value in gauges.items() if value is not None)
     return [(f"{forward.key}::{name}", value) for name, value in values.items()]
 
@@ -191,7 +184,11 @@ def _sentences(status: Status) -> list[str]:
     sentences += [
         f"{forward.key}: {_why(forward)}." for forward in status.forwards if _why(forward)
     ]
-    return sentences
+    return sentences + [f"{text}." for text in _to_renew(status)]
+
+
+def _to_renew(status: Status) -> list[str]:
+    return [text for server in status.servers if (text := expiry.sentence(server))]
 
 
 def _failed_servers(forwards: Iterable[ForwardStatus]) -> set[str]:
@@ -207,30 +204,6 @@ def _why(forward: ForwardStatus) -> str:
     """Return everything that is wrong with a forward; "" where all is well."""
     lost = [f"{forward.unaccounted} jobs are unaccounted for"] if forward.unaccounted else []
     return "; ".join([*forward.reasons, *lost])
-
-
-def _filtered(names: Iterable[str], request: bytes, search: Search) -> list[str]:
-    """Return the names that a request asks for. FilterError where its filter cannot be used."""
-    found = _FILTER.search(request.decode(errors="backslashreplace"))
-    if not found:
-        return list(names)
-    try:
-        return search(_compile(found[1]), names)
-    except TimeoutError as error:
-        raise FilterError("takes too long: write a simpler one") from error
-
-
-def _compile(text: str) -> re.Pattern[str]:
-    if len(text) > MAX_FILTER:
-        raise FilterError(f"is longer than {MAX_FILTER} characters")
-    try:
-        with warnings.catch_warnings():
-            # "Possible nested set" and the like would go to stderr, between the log's lines.
-            warnings.simplefilter("ignore")
-            return re.compile(text)
-    except (ValueError, re.error, OverflowError, RecursionError) as error:
-        # ValueError: flags that exclude each other, as in "(?u)(?a)x".
-        raise FilterError(f"is no regular expression: {error}") from error
 
 
 def _label(name: str) -> str:
@@ -268,16 +241,19 @@ def summary(status: Status) -> str:
 
 
 def systemd_line(status: Status) -> str:
-    """Return the summary and which forwards do not run, on one line: STATUS= of sd_notify(3)."""
+    """Return the summary and what is wrong, on one line: STATUS= of sd_notify(3)."""
     stopped = _stopped(status)
-    if not stopped:
-        return summary(status)
-    return f"{summary(status)}, {len(stopped)} not running: {_some(stopped)}"
+    parts = [summary(status)]
+    if stopped:
+        parts.append(f"{len(stopped)} not running: {_some(stopped)}")
+    if renew := _to_renew(status):
+        parts.append(_plain(f"{renew[0]}{' and others' if renew[1:] else ''}"))
+    return ", ".join(parts)
 
 
 def unready(status: Status) -> str:
-    """Say which forwards do not run and why, on one line; "" where all run but those paused."""
-    return _some([forward for forward in _stopped(status) if PAUSED not in forward.reasons])
+    """Say which forwards do not run and why, on one line; "" where all run that are to run."""
+    return _some([forward for forward in _stopped(status) if not _is_wanted_so(forward)])
 
 
 def _some(forwards: Sequence[ForwardStatus]) -> str:
@@ -294,28 +270,33 @@ def table(status: Status) -> str:
     """
     head = f"gevproxy {status.version}, up {_duration(status.uptime)}: {summary(status)}"
     rows = [_HEADINGS, *(_cells(forward) for forward in status.forwards)]
+    rows = _without_unknown(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
             cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
-            for name, cell, width in zip(_HEADINGS, row, widths, strict=True)
+            for name, cell, width in zip(rows[0], row, widths, strict=True)
         )
         for row in rows
     )
-    servers = [f"TLS {server.address}: {_certificates(server)}" for server in status.servers]
+    servers = [f"TLS {server.address}: {expiry.in_words(server)}" for server in status.servers]
     gap = [""] if servers else []
     return "\n".join([head, "", *(line.rstrip() for line in lines), *gap, *servers])
 
 
-_NUMBERS: Final = ("JOBS/S", "IN FLIGHT", "HELD", "P50 MS", "P99 MS")
+_DEPTHS: Final = ("WAITING", "AT TARGET", "WORKERS")
+"""Columns that are left out where no forward has a figure: nobody asks, or no server answers."""
+
+_NUMBERS: Final = ("JOBS/S", "IN FLIGHT", "HELD", "P50 MS", "P99 MS", *_DEPTHS)
 _HEADINGS: Final = ("FORWARD", "TARGET", *_NUMBERS, "STATE")
 
 
 def _cells(forward: ForwardStatus) -> tuple[str, ...]:
     why = _plain(_why(forward))
-    if forward.reasons:
+    if forward.reasons and not _held_back(forward):
         why = f"not running for {_duration(forward.not_running)}: {why}"
     p50, p99 = _milliseconds(forward.p50), _milliseconds(forward.p99)
+    depths = forward.source_waiting, forward.target_waiting, forward.target_workers
     return (
         forward.key,
         forward.target,
@@ -324,23 +305,19 @@ def _cells(forward: ForwardStatus) -> tuple[str, ...]:
         f"{forward.held:,}",
         "-" if p50 is None else f"{p50:,.1f}",
         "-" if p99 is None else f"{p99:,.1f}",
+        *("-" if depth is None else f"{depth:,}" for depth in depths),
         why or "running",
     )
 
 
-def _certificates(server: ServerStatus) -> str:
-    """Return "our certificate 89 days, CA 3,210 days, the server's 12 days"."""
-    days = {
-        "our certificate": server.certificate_days,
-        "CA": server.ca_days,
-        "the server's": server.peer_days,
-    }
-    known = [
-        f"{what} {'expired' if left < 0 else f'{int(left):,} days'}"
-        for what, left in days.items()
-        if left is not None
+def _without_unknown(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows without the columns of depths that nobody knows."""
+    columns = [
+        column
+        for column in zip(*rows, strict=True)
+        if column[0] not in _DEPTHS or set(column[1:]) - {"-"}
     ]
-    return ", ".join(known) or "no certificate seen yet"
+    return list(zip(*columns, strict=True))
 
 
 _UNITS: Final[Mapping[str, int]] = {"d": 86400, "h": 3600, "min": 60}
@@ -359,6 +336,17 @@ def _duration(seconds: float) -> str:
 
 def _stopped(status: Status) -> list[ForwardStatus]:
     return [forward for forward in status.forwards if forward.reasons]
+
+
+def _is_wanted_so(forward: ForwardStatus) -> bool:
+    """Whether an operator has paused it, or set the limit that holds it back."""
+    return PAUSED in forward.reasons or _held_back(forward)
+
+
+def _held_back(forward: ForwardStatus) -> bool:
+    """Whether nothing is wrong but that the target has enough."""
+    reasons = forward.reasons
+    return bool(reasons) and all(reason.startswith(HELD_BACK) for reason in reasons)
 
 
 def _server(address: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from logging import INFO
 
-from gevproxy.config import ForwardConfig
+from gevproxy.config.model import ForwardConfig
+from gevproxy.depths import HELD_BACK, Depths
 from gevproxy.log import Event, EventLog
 from gevproxy.status import Counters, ForwardStatus, Meter
 from gevproxy.window import Held
@@ -15,12 +16,16 @@ from gevproxy.window import Held
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A forward now: `time` on its clock, why it does not run, jobs held, jobs at the target."""
+    """A forward now: `time` on its clock, why it does not run, jobs held, jobs at the target.
+
+    And what its queues hold at both ends.
+    """
 
     time: float
     reasons: tuple[str, ...]
     held: int
     in_flight: int
+    depths: Depths
 
 
 class Report:
@@ -61,7 +66,7 @@ class Report:
             self._log.sparse(Event.ACCOUNTING, f"{missing} jobs are unaccounted for")
         self._meter.tick(moment.time)
         reasons = moment.reasons
-        if not reasons:
+        if all(reason.startswith(HELD_BACK) for reason in reasons):
             self.running_until = moment.time
         if reasons != self._reasons:
             self._reasons = reasons
@@ -91,4 +96,7 @@ class Report:
             p50=self._meter.latency.quantile(0.50),
             p99=self._meter.latency.quantile(0.99),
             counters=self._counters.as_dict(),
+            source_waiting=moment.depths.source_waiting,
+            target_waiting=moment.depths.target_waiting,
+            target_workers=moment.depths.target_workers,
         )

@@ -199,7 +199,8 @@ class ForwardStatus:
     """One forward at one moment. Times are seconds.
 
     `reasons` says why it does not run and is empty where it does; `not_running` is for how long
-    it has not (0 while it runs). A value that is not known yet is None.
+    it has not (0 while it runs, or is only held back by the depth of its target's queue). The last
+    three are jobs and workers in the queues at both ends. A value that is not known is None.
     """
 
     key: str
@@ -216,6 +217,9 @@ class ForwardStatus:
     p50: float | None
     p99: float | None
     counters: dict[str, int]
+    source_waiting: int | None = None
+    target_waiting: int | None = None
+    target_workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,13 +227,15 @@ class ServerStatus:
     """A server that is spoken to with TLS: days until a certificate expires.
 
     Ours, that of its certificate authority, and the server's as it was last seen; None is none,
-    or not known yet. Below 0 it has expired.
+    or not known yet. Below 0 it has expired. `renew` names those with too few days left:
+    "certificate", "ca" and "peer".
     """
 
     address: str
     certificate_days: float | None
     ca_days: float | None
     peer_days: float | None
+    renew: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

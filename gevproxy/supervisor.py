@@ -4,7 +4,6 @@ Keeps the counters, which outlive a forward's restart. Knows no signal, no file 
 what it is told to do it does without asking why.
 """
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from gevproxy import __version__, stages
 from gevproxy.backoff import Backoff
 from gevproxy.config import Config, ForwardConfig
 from gevproxy.errors import ConfigError, Problem
+from gevproxy.expiry import days_until, to_renew
 from gevproxy.forward import Forward
 from gevproxy.gearman import Server
 from gevproxy.gearman.tls import Tls
@@ -26,6 +26,7 @@ from gevproxy.log import Event, EventLog
 from gevproxy.stages import CheckReader, Pipeline
 from gevproxy.status import Counters, Histogram, ServerStatus, Status
 from gevproxy.tls_files import read_tls
+from gevproxy.watch import Told, Watch
 
 LAST_BYTES: Final = 5.0
 """Seconds that a stop waits for the last completions to arrive, after the drain."""
@@ -90,16 +91,15 @@ def _tls_of(forward: ForwardConfig, plan: Plan) -> tuple[Tls | None, Tls | None]
     return plan.tls.get(forward.source.server), plan.tls.get(forward.target.server)
 
 
-def _server_status(server: Server, tls: Tls, now: float) -> ServerStatus:
-    def days(expires: float | None) -> float | None:
-        # Rounded down: what has expired is below 0.
-        return None if expires is None else math.floor((expires - now) / 864) / 100
-
+def _server_status(server: Server, tls: Tls, limit: float, now: float) -> ServerStatus:
+    """Tell how long certificates hold. An authority with a successor beside it may expire."""
+    own, peer = days_until(tls.expires, now), days_until(tls.peer_expires, now)
     return ServerStatus(
         address=str(server),
-        certificate_days=days(tls.expires),
-        ca_days=days(tls.ca_expires),
-        peer_days=days(tls.peer_expires),
+        certificate_days=own,
+        ca_days=days_until(tls.ca_expires, now),
+        peer_days=peer,
+        renew=to_renew(limit, certificate=own, ca=days_until(tls.ca_lasts, now), peer=peer),
     )
 
 
@@ -136,12 +136,14 @@ class Supervisor:
         self._paused: set[str] = set()
         self._barred: dict[str, str] = {}  # forwards that would only hurt us, with the reason
         self._stopping = False
+        self._watch = Watch(self._observe, log, self._rng)
         self._started_at = self._ticked_at = clock()
 
     def start(self) -> None:
         """Start every forward. Does not wait for any peer."""
         for forward in self._plan.config.forwards:
             self._start(forward)
+        self._watch.follow(self._plan.config, self._plan.tls)
 
     def apply(self, plan: Plan) -> Changes:
         """Go over to a new plan by difference. Does not wait.
@@ -173,7 +175,17 @@ class Supervisor:
         for key in wanted.keys() - self._forwards.keys():
             changes.added.append(key)
             self._start(wanted[key])
+        self._watch.follow(config, plan.tls)
         return changes
+
+    def _observe(self, server: Server, told: Told | None) -> None:
+        """Tell the forwards what their queues hold; an error in one is its own."""
+        for forward in tuple(self._forwards.values()):
+            if server in (forward.config.source.server, forward.config.target.server):
+                try:
+                    forward.observe(server, told)
+                except Exception as error:  # noqa: BLE001 - reported, and the forward begins anew
+                    self._on_crash(forward, error)
 
     def _succeed(self, forward: Forward) -> None:
         """When a forward has drained, start what the configuration wants in its place by then."""
@@ -224,6 +236,7 @@ class Supervisor:
     def abort(self) -> None:
         """Cut every connection now."""
         self._stopping = True
+        self._watch.stop()
         for forward in self._forwards.values():
             forward.abort()
 
@@ -259,12 +272,13 @@ class Supervisor:
 
     def status(self) -> Status:
         """Describe this moment."""
+        limit, now = self._plan.config.status_certificate_days, time.time()
         return Status(
             version=__version__,
             uptime=self._clock() - self._started_at,
             forwards=tuple(forward.status() for forward in self._forwards.values()),
             servers=tuple(
-                _server_status(server, tls, time.time()) for server, tls in self._plan.tls.items()
+                _server_status(server, tls, limit, now) for server, tls in self._plan.tls.items()
             ),
         )
 
@@ -300,6 +314,8 @@ class Supervisor:
             forward.pause(True)
         if config.key in self._barred:
             forward.bar(self._barred[config.key])
+        for server in {config.source.server, config.target.server}:
+            forward.observe(server, self._watch.told(server))
         forward.start()
 
     def _on_crash(self, forward: Forward, error: BaseException) -> None:

@@ -60,6 +60,7 @@ class _Reader:
         self._config = config
         self._context = client_context()
         self._contents: list[bytes] = [repr(config).encode()]
+        self._ca_lasts: float | None = None  # until when the last of several authorities holds
 
     def tls(self) -> Tls:
         """Return what could be read; look at `problems` afterwards."""
@@ -75,6 +76,7 @@ class _Reader:
             fingerprint=digest.digest(),
             expires=expires,
             ca_expires=ca_expires,
+            ca_lasts=self._ca_lasts,
         )
 
     def _try(self, step: Callable[[], float | None]) -> float | None:
@@ -106,6 +108,7 @@ class _Reader:
         valid = [when for when in times if when > time.time()]
         if not valid:
             _unusable("ca", f"{path} {_expired(max(times))}")
+        self._ca_lasts = max(valid)
         return min(valid)
 
     def _own(self) -> float | None:

@@ -171,12 +171,14 @@ _TLS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
 
 _SETTINGS: Mapping[str, tuple[str, Callable[[Node], Any]]] = {
     "status/critical_after": ("status_critical_after", _seconds),
+    "status/certificate_days": ("status_certificate_days", _seconds),
     "metrics/listen": ("metrics", _metrics),
     "dead_letters": ("dead_letters", lambda node: node.path(node.value)),
     "log_file": ("log_file", _log_file),
     "debug": ("debug", _same),
     "drain": ("drain", _seconds),
     "max_packet": ("max_packet", _whole),
+    "poll": ("poll", _seconds),
 }
 """Each plain setting's field in Config, and how it is made from what is written."""
 
@@ -198,5 +200,6 @@ _OPTIONS: Mapping[str, Callable[[Node], Any]] = {
     "expect": lambda node: Expect(node.value),
     "max_age": _seconds,
     "on_late": lambda node: OnLate(node.value),
+    "max_target_waiting": lambda node: None if node.value is None else int(node.value),
 }
 """Each forward option, and how its field in ForwardConfig is made from what is written."""

@@ -60,6 +60,7 @@ def logical_problems(merged: Merged, environ: Mapping[str, str]) -> Iterator[Pro
     yield from _unused_servers(merged)
     for entry in merged.servers.values():
         yield from _tls(entry)
+    yield from _unwatched(merged)
 
 
 def is_async(queue: Queue, defaults: Mapping[str, Node]) -> bool:
@@ -104,6 +105,20 @@ def _metrics(merged: Merged) -> Iterator[Problem]:
             "metrics need the Python package prometheus-client, which is not installed: "
             "pip install 'gevproxy[metrics]', or leave \"metrics\" out"
         )
+
+
+def _unwatched(merged: Merged) -> Iterator[Problem]:
+    """Check that a limit on a queue's depth comes with a look at it."""
+    poll = merged.settings.get("poll")
+    if poll is None or poll.value:
+        return
+    for options in (merged.defaults, *(queue.options for queue in merged.queues.values())):
+        node = options.get("max_target_waiting")
+        if node is not None and node.value is not None:
+            text = (
+                f'"max_target_waiting" does nothing while "poll" is 0, in {poll}: set seconds there'
+            )
+            yield node.problem(text)
 
 
 def _circles(merged: Merged) -> Iterator[Problem]:

@@ -150,6 +150,7 @@ class ForwardConfig:
     expect: Expect = Expect.ANY
     max_age: float | None = None
     on_late: OnLate = OnLate.ANSWER
+    max_target_waiting: int | None = None
     file: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 
@@ -161,7 +162,7 @@ class ForwardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole configuration. Times are seconds, sizes bytes.
+    """A whole configuration. Times are seconds, sizes bytes. `poll` is 0 where nobody is asked.
 
     `dead_letters` is None only where neither the configuration nor the environment names a folder.
     `log_file` is "stderr", "stdout" or a path. A server that is not in `servers` speaks plain text.
@@ -171,9 +172,11 @@ class Config:
     servers: Mapping[Server, TlsConfig] = field(default_factory=dict)
     status_queue: QueueAddress | None = None
     status_critical_after: float = 300.0
+    status_certificate_days: float = 14.0
     metrics: MetricsConfig | None = None
     dead_letters: Path | None = None
     log_file: str = "stderr"
     debug: bool = False
     drain: float = 10.0
     max_packet: int = 64 * MIB
+    poll: float = 10.0

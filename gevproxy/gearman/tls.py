@@ -81,11 +81,13 @@ class Tls:
 
     `server_name` is the name that its certificate must carry where that is not the host's, `pins`
     are SHA-256 sums of public keys of which it must have one. `fingerprint` stands for everything
-    that this was made of. Times count as time.time() does; None is unknown.
+    that this was made of. Of several authorities the first `ca_expires`, and the last `ca_lasts`.
+    Times count as time.time() does; None is unknown.
     """
 
     __slots__ = (
         "ca_expires",
+        "ca_lasts",
         "context",
         "expires",
         "fingerprint",
@@ -103,6 +105,7 @@ class Tls:
         fingerprint: bytes = b"",
         expires: float | None = None,
         ca_expires: float | None = None,
+        ca_lasts: float | None = None,
     ) -> None:
         self.context = context
         self.server_name = server_name
@@ -110,6 +113,7 @@ class Tls:
         self.fingerprint = fingerprint
         self.expires = expires
         self.ca_expires = ca_expires
+        self.ca_lasts = ca_lasts
         self.peer_expires: float | None = None
 
     def session(self, host: str) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:

@@ -31,7 +31,7 @@ ROOT = HERE.parents[1]
 
 DEBIAN = {"bookworm": "12", "trixie": "13"}
 
-BUDGET = 1200
+BUDGET = 2400
 """Seconds for a test: the first one makes root file systems and packages too."""
 
 MEASURED = "measured"

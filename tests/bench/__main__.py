@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench.cases import Case, Plan, Readings, choose
-from tests.bench.report import document, table
+from tests.bench.report import document, markdown, table
 
 QUICK = 0.15
 """The share of the jobs with --quick."""
@@ -57,13 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{error}\n")
         return 2
     started = time.monotonic()
+    page = options.json.with_suffix(".md")
     results = {}
     for case in cases:
         results[case.name] = case, measure(case, runs)
         say("\n" + table(*results[case.name]) + "\n")
         about = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "scale": scale}
         options.json.write_text(document(results, **about))
-    say(f"{time.monotonic() - started:.0f} s; all of it is in {options.json}\n")
+        page.write_text(markdown(results))
+    say(f"{time.monotonic() - started:.0f} s; all of it is in {options.json}, tables in {page}\n")
     return 0
 
 

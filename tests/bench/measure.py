@@ -9,17 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from tests.bench.load import Depth, fill
+from tests.kit.certificates import Authority
 from tests.kit.eventually import eventually
 from tests.kit.pipe import Pipe
 from tests.kit.relay import Relay, config
-from tests.kit.servers import Gearmand
+from tests.kit.servers import Gearmand, Stunnel
 
 HERE = Path(__file__).parent
 POLL = 0.01  # seconds between two looks at the target
@@ -117,15 +119,36 @@ class Ours(Starter):
     @contextmanager
     def __call__(self, ends: Ends, queues: list[str]) -> Iterator[int]:
         """Start it with a forward for each queue."""
+        with self._started(ends, queues) as pid:
+            yield pid
+
+    @contextmanager
+    def _started(self, ends: Ends, queues: list[str], **settings: object) -> Iterator[int]:
         source, target = (f"127.0.0.1:{port}" for port in ends)
         forwards = {
             f"{source}/{queue}": {"remote_queue": f"{target}/{queue}", **self.options}
             for queue in queues
         }
-        with Relay(config(forwards)) as relay:
+        with Relay(config(forwards, **settings)) as relay:
             yield relay.pid
             bad = [r for r in relay.records if r["level"] not in {"info", "warning"}]
             assert not bad, bad
+
+
+class Secured(Ours):
+    """The program, which speaks TLS with a stunnel in front of each server."""
+
+    @contextmanager
+    def __call__(self, ends: Ends, queues: list[str]) -> Iterator[int]:
+        """Start it behind its tunnels."""
+        with TemporaryDirectory() as folder, ExitStack() as stack:
+            authority = Authority(Path(folder))
+            pair = authority.issue("server")
+            tunnels = [stack.enter_context(Stunnel(port, pair)) for port in ends]
+            entry = {"tls": {"ca": str(authority.cert)}}
+            servers = {tunnel.address: entry for tunnel in tunnels}
+            far = Ends(*(tunnel.port for tunnel in tunnels))
+            yield stack.enter_context(self._started(far, queues, servers=servers))
 
 
 class Script(Starter):

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from tests.bench.load import Depth, connect, fill, submit
 from tests.kit.packets import Decoder, Kind, Packet, encode
 
-WARMUP = 1.0  # seconds before "begin"
+WARMUP = 1.0  # seconds from the first answer to "begin"
+PATIENCE = 60.0  # seconds until the first answer
 WINDOW = 500  # jobs at once of `take`
 PAUSE = 0.02  # seconds between two looks of `feed`
 
@@ -52,6 +53,7 @@ class Clients:
         self.count = 0
         self.seconds = seconds
         self.begin = self.end = 0.0
+        self.give_up = time.monotonic() + PATIENCE
         self.begun = False
 
     def answer(self, packet: Packet) -> bytes:
@@ -64,7 +66,9 @@ class Clients:
     def is_over(self) -> bool:
         """Look at the clock."""
         now = time.monotonic()
-        if not self.begin:  # all are connected
+        if not self.begin:
+            if not self.count:  # no worker yet
+                return now > self.give_up
             self.begin = now + WARMUP
             self.end = self.begin + self.seconds
         if not self.begun and now >= self.begin:

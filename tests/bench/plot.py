@@ -32,7 +32,7 @@ def draw(run: dict[str, Any], machine: dict[str, Any], file: Path) -> None:
         f"{machine['processor']}, Python {machine['python']}"
     )
     for axes in (cost, memory):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.2 * axes.dataLim.ymax)
         axes.grid(visible=True, alpha=0.3)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)

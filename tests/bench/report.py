@@ -1,4 +1,4 @@
-"""What the bench says: a table for a person, a JSON file for everything else."""
+"""What the bench says: tables for a person and for a page, a JSON file for everything else."""
 
 import json
 import os
@@ -69,6 +69,22 @@ def table(case: Case, runs: Sequence[Readings]) -> str:
         text = f"{spread.text()} {figure.unit}"
         lines.append(f"  {figure.what:62} {text:28} {verdict(figure, spread)}".rstrip())
     return "\n".join(lines) + "\n"
+
+
+def markdown(results: Mapping[str, tuple[Case, Sequence[Readings]]]) -> str:
+    """Return all figures, and the readings behind them, as the tables of a page."""
+    lines = ["| what | seen (least..most) | limit |", "|---|---|---|"]
+    rows = ["| case | who | jobs/s | us of CPU a job |", "|---|---|---|---|"]
+    for name, (case, runs) in results.items():
+        for figure, spread in figures(case, runs):
+            unit = "" if figure.unit == "x" else f" {figure.unit}"
+            seen = f"{spread.text()}{unit}"
+            lines.append(f"| {name}: {figure.what} | {seen} | {verdict(figure, spread)} |")
+        for who in runs[0]:
+            rate = median(run[who].rate for run in runs)
+            used = f"{median(run[who].cost for run in runs):.2f}" if runs[0][who].cpu else ""
+            rows.append(f"| {name} | {who} | {rate:,.0f} | {used} |")
+    return "\n".join([*lines, "", *rows]) + "\n"
 
 
 def machine() -> dict[str, object]:

@@ -24,9 +24,12 @@ def test_plain_from_the_command_to_the_file(
     for run in case["runs"]:
         assert all(reading["jobs"] > 0 and reading["cpu"] > 0 for reading in run.values())
     assert len(case["figures"]) == 3
+    page = file.with_suffix(".md").read_text()
+    assert "| plain: CPU per job: ours / bare | " in page
+    assert "| plain | one by one | " in page
 
 
-@pytest.mark.parametrize("name", ["trickle", "sync"])
+@pytest.mark.parametrize("name", ["trickle", "sync", "tls"])
 def test_cases_with_peers_at_work(name: str, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     assert main([name, "--runs", "1", "--scale", "0.1", "--json", str(file)]) == 0

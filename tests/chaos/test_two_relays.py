@@ -25,7 +25,7 @@ def test_one_of_two_relays_is_killed_and_the_other_takes_its_jobs_over(
 
         eventually(working, 30, 0.2)
         for lane in site.lanes:
-            assert lane.source.admin.queue(lane.plan.name).workers == 2
+            eventually(lambda at=lane: at.source.admin.queue(at.plan.name).workers == 2, 30)  # type: ignore[misc]
         eventually(lambda: any(each["held"] for each in second.stats().values()), 30, 0.001)
         assert not all(lane.tally.complete for lane in site.lanes), "too late to show anything"
         site.strike()

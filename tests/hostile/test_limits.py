@@ -24,7 +24,7 @@ def test_200_forwards(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
     """They start with little work, take little room, and cost next to nothing while idle."""
     pairs = [f"/q{number}" for number in range(FORWARDS)]
     queues = {gearmand_a.address + queue: gearmand_b.address + queue for queue in pairs}
-    with Relay(config(queues)) as proxy:
+    with Relay(config(queues, poll=2)) as proxy:  # more often than by default
         eventually(
             lambda: len(proxy.events("source_up")) == FORWARDS, 60.0, what=f"{FORWARDS} forwards"
         )

@@ -18,13 +18,14 @@ class Pair(NamedTuple):
 class Authority:
     """A certificate authority in a folder of its own."""
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path, name: str = "ca", days: int = 30) -> None:
         self.folder = folder / name
         self.folder.mkdir()
         self.name = name
         self.cert, self.key = self.folder / "ca.pem", self.folder / "ca.key"
         (self.folder / "index").touch()
-        openssl("req", "-x509", "-days", "30", *_new_key(self.key), *_subject(name), out=self.cert)
+        options = ["-x509", "-days", str(days), *_new_key(self.key), *_subject(name)]
+        openssl("req", *options, out=self.cert)
 
     def issue(
         self, name: str, *alternatives: str, days: int = 9, between: tuple[str, str] | None = None

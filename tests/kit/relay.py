@@ -24,8 +24,11 @@ Record = dict[str, Any]
 
 
 def config(queues: Mapping[str, Any], **options: Any) -> Record:  # noqa: ANN401 - JSON
-    """Return a config of these forwards and further options of the top level."""
-    return {"queues": dict(queues), **options}
+    """Return a config of these forwards and further options of the top level.
+
+    Queues are not polled unless a test asks for it: a scripted server counts its connections.
+    """
+    return {"queues": dict(queues), "poll": 0, **options}
 
 
 class Relay:

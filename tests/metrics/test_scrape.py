@@ -81,6 +81,7 @@ def test_every_state_is_told_and_an_unknown_reason_is_another() -> None:
         ((), {"running"}),
         (("target away: refused", "paused"), {"target_away", "paused"}),
         (("blocked: stage decrypt: wrong key?",), {"blocked"}),
+        (("target queue holds more than 5 jobs (max_target_waiting)",), {"held_back"}),
         (("something new",), {"other"}),
     ):
         found = dict(series(render(reading(1, *reasons), lambda: None).decode()))
@@ -90,6 +91,25 @@ def test_every_state_is_told_and_an_unknown_reason_is_another() -> None:
         }
         assert {state for state, number in states.items() if number == 1} == expected
         assert None not in states.values()
+
+
+def test_depths_are_told_where_they_are_known() -> None:
+    names = {
+        "source_waiting": "gevproxy_source_jobs_waiting",
+        "target_waiting": "gevproxy_target_jobs_waiting",
+        "target_workers": "gevproxy_target_workers",
+    }
+    unknown = reading()
+    (forward,) = unknown.status.forwards
+    for number, (field, name) in enumerate(names.items()):
+        known = dataclasses.replace(forward, **{field: number})  # type: ignore[arg-type]
+        told = dataclasses.replace(unknown.status, forwards=(known,))
+        figures = dataclasses.replace(unknown, status=told)
+        found = dict(series(render(figures, lambda: None).decode()))
+        assert {
+            each for each in names.values() if value(found, each, forward=forward.key) is not None
+        } == {name}
+        assert value(found, name, forward=forward.key) == number
 
 
 def test_certificates_are_told_as_seconds() -> None:

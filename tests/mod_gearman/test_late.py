@@ -1,11 +1,9 @@
 """Late checks are not run in vain: each is answered, dropped or kept, and none is lost."""
 
 import base64
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -21,9 +19,6 @@ KEY = b"a password"
 RESULTS = "check_results"
 MAX_AGE = 60.0
 OLD = 1000.0  # seconds: late by far
-MARGIN = 20.0  # seconds around MAX_AGE in which a busy machine may decide
-OUTAGE = float(os.environ.get("GEVPROXY_OUTAGE", "0"))
-"""Seconds of a real outage, for a run by hand; without it ten minutes are told by core_time."""
 
 
 def text(n: int, age: float) -> bytes:
@@ -34,10 +29,6 @@ def text(n: int, age: float) -> bytes:
 
 def plain(n: int, age: float) -> Job:
     return Job(HERE, b"u%d" % n, base64.b64encode(text(n, age)))
-
-
-def sealed(n: int, age: float) -> Job:
-    return Job(HERE, b"u%d" % n, encrypt(KEY, text(n, age)))
 
 
 def opened(payload: bytes) -> bytes:
@@ -65,70 +56,6 @@ def counted(running: CheckedRelay, **counters: int) -> None:
         return bool(not status["held"] and status["counters"].items() >= counters.items())
 
     eventually(shown, 20.0, 0.1, what=f"{counters}")
-
-
-class Outage(NamedTuple):
-    """The checks of an outage, by what must become of them."""
-
-    late: set[int]
-    fresh: set[int]
-    either: set[int]  # so close to the limit that a busy machine decides
-
-
-def told() -> Iterator[tuple[float, float]]:
-    """Yield each check's age as it is submitted and at the end: an outage in no time."""
-    for age in range(600, 0, -2):
-        yield age, age
-
-
-def real() -> Iterator[tuple[float, float]]:
-    """Yield the same of a real outage."""
-    end = time.monotonic() + OUTAGE
-    while (left := end - time.monotonic()) > 0:
-        yield 0.0, left
-        time.sleep(0.25)
-
-
-def live_through(server: Gearmand, ages: Iterator[tuple[float, float]]) -> Outage:
-    """Submit checks during an outage."""
-    outage = Outage(set(), set(), set())
-    for n, (age, at_the_end) in enumerate(ages):
-        submit(server.port, [sealed(n, age)])
-        if abs(at_the_end - MAX_AGE) < MARGIN:
-            outage.either.add(n)
-        else:
-            (outage.late if at_the_end > MAX_AGE else outage.fresh).add(n)
-    return outage
-
-
-@pytest.mark.timeout(OUTAGE + 180)
-def test_after_an_outage_fresh_checks_are_run_and_late_ones_answered(
-    gearmand_a: Gearmand, gearmand_b: Gearmand
-) -> None:
-    """Ten minutes with `max_age` 60: every check is run or answered, and none is both."""
-    keys = {"decrypt": KEY.decode(), "encrypt": "another"}
-    with relay(gearmand_a, gearmand_b, max_age=MAX_AGE, hold=2, **keys) as running:
-        running.wait_event("source_up")
-        gearmand_b.kill()
-        running.wait_event("source_left")
-        outage = live_through(gearmand_a, real() if OUTAGE else told())
-        count = sum(map(len, outage))
-        gearmand_b.start()
-        with Consumer(gearmand_b.port, THERE, keep_workloads=True) as worker:
-            wait_queue(gearmand_a, total=0)
-            counters = running.only_stats()["counters"]
-            worker.wait_for(counters["confirmed"])
-            run = [number(decrypt(b"another", job.workload)) for job in worker.jobs]
-        results = answers(gearmand_a, counters["late"], lambda data: decrypt(KEY, data))
-        answered = [number(result) for result in results]
-        assert sorted(run + answered) == list(range(count))
-        assert outage.fresh <= set(run)
-        assert outage.late <= set(answered)
-        assert counters["answered"] == counters["late"] == len(answered)
-        assert counters["dead_lettered"] == counters["dropped"] == 0
-    for result in results:
-        assert field(result, "return_code") == b"3"
-        assert field(result, "output") == b"Could not start check in time"
 
 
 def number(content: bytes) -> int:

@@ -147,7 +147,7 @@ def everything_that_happens(folder: Path) -> list[Record]:
             "127.0.0.1:1/away": f"{b.address}/away",
             f"{a.address}/nowhere": "127.0.0.1:1/nowhere",
         }
-        with Relay(config(queues), "--debug") as relay:
+        with Relay(config(queues, poll=1), "--debug") as relay:
             eventually(lambda: len(relay.events("source_up")) == 8, what="eight sources")
             dozes.offer(Job(b"dozes", b"u", b"w"))
             submit(a.port, [*numbered(b"plain", 3), *numbered(b"slow", 1), *numbered(b"full", 1)])
@@ -158,7 +158,7 @@ def everything_that_happens(folder: Path) -> list[Record]:
             relay.configure({"queues": {}})
             relay.hup()
             relay.wait_event("reload_refused")
-            blocked = config({**queues, f"{a.address}/plain": decrypting(b)})
+            blocked = config({**queues, f"{a.address}/plain": decrypting(b)}, poll=1)
             relay.configure(blocked)
             relay.hup()
             relay.wait_event("reloaded")
@@ -170,6 +170,7 @@ def everything_that_happens(folder: Path) -> list[Record]:
             relay.wait_event("wakeup_lost", 60.0)
             relay.wait_event("late_check")
             relay.wait_event("age_unknown")
+            relay.wait_event("watch_failed", 60.0)
             relay.stats()
             assert ask(relay, "pause", f"{a.address}/plain") == 0
             serve_status(relay, blocked, f"{scolds.address}/status")

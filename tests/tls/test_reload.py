@@ -1,11 +1,14 @@
 """Certificates are renewed under load: who uses them connects anew, the others notice nothing."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.kit.certificates import Authority
 from tests.kit.eventually import eventually
 from tests.kit.peers import Consumer, Producer, SyncClient, numbered
 from tests.kit.relay import ROOT, Relay, config
@@ -19,12 +22,13 @@ RENEWALS = 6
 JOBS = 30_000
 
 
-def status(relay: Relay, *arguments: str) -> str:
-    """Return what `gevproxy status` prints."""
+def status(relay: Relay, *arguments: str, code: int = 0) -> str:
+    """Return what `gevproxy status` prints, and look at its exit code."""
     command = [sys.executable, "-m", "gevproxy", "status", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=relay.environment, capture_output=True, text=True, check=True
+        command, cwd=ROOT, env=relay.environment, capture_output=True, text=True, check=False
     )
+    assert done.returncode == code, done
     return done.stdout
 
 
@@ -116,6 +120,7 @@ def test_days_to_expiry_are_in_every_status(
         }
         queues = {f"{source.address}/q": f"{end.address}/q"}
         settings = config(queues, servers=servers, status_queue=f"{source.address}/status")
+        settings["status"] = {"certificate_days": 5}
         with CheckedRelay(settings) as relay, SyncClient(gearmand_a.port) as client:
             relay.wait_event("source_up")
             relay.wait_event("status_queue_up")
@@ -126,8 +131,8 @@ def test_days_to_expiry_are_in_every_status(
                 assert 8 < each["peer_days"] <= 9
             assert of_source["certificate_days"] is None
             assert 8 < of_end["certificate_days"] <= 9
-            expected = f"TLS {end.address}: our certificate 8 days, CA 29 days, the server's 8 days"
-            assert expected in status(relay)
+            line = f"TLS {end.address}: our certificate 8 days, CA 29 days, the server's 8 days"
+            assert line in status(relay)
             asked = ("--queue", f"{source.address}/status", "--config", str(relay.config_file))
             assert f"TLS {source.address}: CA 29 days, the server's 8 days" in status(relay, *asked)
             line = client.call(b"status", b"check")[-1].args[1].decode()
@@ -136,3 +141,43 @@ def test_days_to_expiry_are_in_every_status(
         assert names[-4:] == sorted(new)
         assert f"'{end.address}::tls_days'=8.9" in line
         assert f"'{source.address}::tls_days'=29.9" in line
+
+
+def test_a_certificate_to_renew_is_a_warning_until_it_is_renewed(
+    papers: Papers, gearmand_a: Gearmand, gearmand_b: Gearmand, tmp_path: Path
+) -> None:
+    """The server's is seen without a new connection of a forward, as the depths are asked for.
+
+    An authority that has a successor beside it may expire.
+    """
+    (tmp_path / "far").mkdir()
+    authorities = tmp_path / "ca.pem"
+    old = Authority(tmp_path, "old", days=3)
+    authorities.write_bytes(old.cert.read_bytes() + papers.ours.cert.read_bytes())
+    own, far = copy_of(papers.client, tmp_path), copy_of(papers.server, tmp_path / "far")
+    with Stunnel(gearmand_b.port, far, papers.ours.cert) as end:
+        queues = {f"{gearmand_a.address}/q": f"{end.address}/q"}
+        servers = {end.address: tls(None, own, ca=str(authorities))}
+        queue = f"{gearmand_a.address}/status"
+        settings = config(queues, servers=servers, poll=0.5, status_queue=queue)
+        with CheckedRelay(settings) as relay, SyncClient(gearmand_a.port) as client:
+            relay.wait_event("forward_state", message="running")
+            relay.wait_event("status_queue_up")
+            both = f"TLS {end.address}: renew our certificate (8 days), the server's (8 days)."
+            line = client.call(b"status", b"check")[-1].args[1].decode()
+            assert line.startswith("1:WARNING - ")
+            assert f" running. {both}|" in line
+            assert "our certificate 8 days: renew it, CA 2 days, the" in status(relay, code=1)
+            replace(own, papers.ours.issue("own for long", days=20))
+            assert reload(relay)["changed"] == list(queues)
+            line = client.call(b"status", b"check")[-1].args[1].decode()
+            assert f"TLS {end.address}: renew the server's (8 days)." in line
+            eventually(lambda: len(relay.events("target_up")) == 2, what="the new connection")
+            kept = ports(relay, end)
+            replace(far, papers.ours.issue("far for long", days=20))
+            os.kill(end.pid, signal.SIGHUP)
+            eventually(
+                lambda: client.call(b"status", b"check")[-1].args[1].startswith(b"0:OK"), 20.0, 0.2
+            )
+            assert ports(relay, end) & kept
+            assert status(relay).startswith("OK - ")

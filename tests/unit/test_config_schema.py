@@ -85,7 +85,11 @@ def test_every_object_is_closed_and_takes_notes() -> None:
 
 def test_the_program_knows_the_options_of_the_schema_and_no_others() -> None:
     top, queue = option_names()
-    groups = {"status/critical_after": "status", "metrics/listen": "metrics"}
+    groups = {
+        "status/critical_after": "status",
+        "status/certificate_days": "status",
+        "metrics/listen": "metrics",
+    }
     assert {groups.get(name, name) for name in _SETTINGS} == top - {
         "queues",
         "defaults",
@@ -126,10 +130,12 @@ def test_a_settings_default_is_what_happens_without_it(tmp_path: Path) -> None:
         for name, schema in SCHEMA["properties"].items()
         if "default" in schema
     }
-    critical_after = SCHEMA["properties"]["status"]["properties"]["critical_after"]["default"]
-    defaults["status"] = {"critical_after": critical_after}
+    status = SCHEMA["properties"]["status"]["properties"]
+    defaults["status"] = {
+        name: status[name]["default"] for name in ("critical_after", "certificate_days")
+    }
     defaults["metrics"] = {"listen": None}
-    assert len(defaults) == 9
+    assert len(defaults) == 10
     assert loaded(tmp_path, {}, **defaults) == loaded(tmp_path, {})
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from gevproxy.perfdata_filter import MAX_FILTER
 from gevproxy.render import (
-    MAX_FILTER,
     Level,
     answer,
     document,
@@ -21,7 +21,7 @@ from gevproxy.render import (
     table,
 )
 from gevproxy.responder import search_in_time
-from gevproxy.status import Counters, ForwardStatus, Status
+from gevproxy.status import Counters, ForwardStatus, ServerStatus, Status
 from tests.kit.status_line import BACKLOG, FAILED, LINE, METRIC, SAMPLES
 
 OLD_NAMES = [
@@ -373,3 +373,40 @@ def test_systemds_line() -> None:
     )
     assert systemd_line(status(*away)).endswith("a:1/q4 (paused) and 2 more")
     assert "\n" not in systemd_line(status(forward(reasons=("a\nb",))))
+
+
+def test_a_forward_that_is_held_back_is_a_warning_and_never_more() -> None:
+    """Unless something else is wrong with it, for long."""
+    reason = "target queue holds more than 5 jobs (max_target_waiting)"
+    held = forward(reasons=(reason,), not_running=0.5, target_waiting=7)
+    assert level(status(held), 0.0) is Level.WARNING
+    assert table(status(held)).endswith(f"  {reason}")
+    worse = replace(held, reasons=("target away: refused", reason), not_running=400.0)
+    assert level(status(worse), 300.0) is Level.CRITICAL
+
+
+def test_depths_are_shown_where_somebody_knows_them() -> None:
+    known = forward(source_waiting=1, target_waiting=2345, target_workers=0)
+    heading, row, other = table(status(known, forward("c:4730/x"))).splitlines()[2:]
+    assert heading.split()[-5:] == ["WAITING", "AT", "TARGET", "WORKERS", "STATE"]
+    assert row.split()[-4:] == ["1", "2,345", "0", "running"]
+    assert other.split()[-4:] == ["-", "-", "-", "running"]
+    assert "WORKERS" not in table(BUSY)
+    shown = values(status(known))
+    names = ("source_waiting", "target_waiting", "target_workers")
+    assert [shown[f"a:4730/hostgroup_b::{name}"] for name in names] == ["1", "2345", "0"]
+    assert not [name for name in values(BUSY) if "waiting" in name]
+
+
+def test_a_certificate_to_renew_is_a_warning_and_is_named_everywhere() -> None:
+    tls = ServerStatus(
+        address="b:4731", certificate_days=8.9, ca_days=100, peer_days=90, renew=("certificate",)
+    )
+    warned = replace(status(forward()), servers=(tls,))
+    assert level(warned, 0.0) is Level.WARNING
+    text = "TLS b:4731: renew our certificate (8 days)"
+    assert f" running. {text}.|" in perl_line(warned, b"", 0.0).decode()
+    assert systemd_line(warned) == f"1 of 1 forwards running, 0 jobs/s, {text}"
+    two = replace(warned, servers=(tls, tls))
+    assert systemd_line(two).endswith(f"{text} and others")
+    assert level(replace(warned, servers=(replace(tls, renew=()),)), 0.0) is Level.OK
