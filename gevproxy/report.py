@@ -66,7 +66,7 @@ class Report:
             self._log.sparse(Event.ACCOUNTING, f"{missing} jobs are unaccounted for")
         self._meter.tick(moment.time)
         reasons = moment.reasons
-        if all(reason.startswith(HELD_BACK) for reason in reasons):
+        if _is_well(reasons):
             self.running_until = moment.time
         if reasons != self._reasons:
             self._reasons = reasons
@@ -87,7 +87,7 @@ class Report:
             target=str(config.target),
             asynchronous=config.asynchronous,
             reasons=moment.reasons,
-            not_running=moment.time - self.running_until if moment.reasons else 0.0,
+            not_running=0.0 if _is_well(moment.reasons) else moment.time - self.running_until,
             held=moment.held,
             in_flight=moment.in_flight,
             unaccounted=self._counters.missing(moment.held),
@@ -100,3 +100,8 @@ class Report:
             target_waiting=moment.depths.target_waiting,
             target_workers=moment.depths.target_workers,
         )
+
+
+def _is_well(reasons: Sequence[str]) -> bool:
+    """Whether a forward runs, or would if its target had not enough."""
+    return all(reason.startswith(HELD_BACK) for reason in reasons)

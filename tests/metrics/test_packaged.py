@@ -53,6 +53,9 @@ WELL = {
     f"gevproxy_since_last_confirm_seconds{{{F}}}": "0.1x300",
     f'{BUCKET}"1.0"}}': "0+600x300",
     f'{BUCKET}"+Inf"}}': "0+600x300",
+    f"gevproxy_source_jobs_waiting{{{F}}}": "900x300",
+    f"gevproxy_target_jobs_waiting{{{F}}}": "5x300",
+    f"gevproxy_target_workers{{{F}}}": "1x300",
     f"gevproxy_jobs_dead_lettered_total{{{F}}}": "7x300",
     f'gevproxy_connections_lost_total{{{F}, side="target"}}': "3x300",
     f"gevproxy_crashes_total{{{F}}}": "1x300",
@@ -73,6 +76,8 @@ ILL: dict[str, tuple[dict[str, str], int, int]] = {
     "GevproxyForwardBlocked": ({f'{STATE}"blocked"}}': "0x9 1x50"}, 10, 11),
     "GevproxyForwardPaused": ({f'{STATE}"paused"}}': "0x9 1x300"}, 249, 250),
     "GevproxyTargetFull": ({f'{STATE}"target_full"}}': "0x9 1x50"}, 14, 15),
+    "GevproxyJobsWait": ({f"gevproxy_source_jobs_waiting{{{F}}}": "900x9 1001x50"}, 24, 25),
+    "GevproxyNoWorkers": ({f"gevproxy_target_workers{{{F}}}": "1x9 0x50"}, 14, 15),
     "GevproxyStuck": ({f"gevproxy_since_last_confirm_seconds{{{F}}}": "0+60x50"}, 6, 7),
     "GevproxySlow": (
         {f'{BUCKET}"30.0"}}': "0+600x300", f'{BUCKET}"1.0"}}': "0x300"},
@@ -118,12 +123,26 @@ def live(folder: Path) -> dict[Series, float]:
         queues = {f"{a.address}/q": f"{b.address}/q", f"{a.address}/tls": "127.0.0.1:1/tls"}
         servers = {"127.0.0.1:1": {"tls": {"ca": str(authority.cert)}}}
         with Relay(
-            config(queues, servers=servers, metrics={"listen": f"127.0.0.1:{port}"})
+            config(
+                queues,
+                servers=servers,
+                poll=1,
+                metrics={"listen": f"127.0.0.1:{port}"},
+            )
         ) as relay:
-            eventually(lambda: relay.events("source_up"), what="a forward")
+            relay.wait_event("source_up", 30.0)
             submit(a.port, numbered(b"q", 1))
+            late = {
+                f"gevproxy_{name}"
+                for name in (
+                    *("since_last_confirm_seconds", "source_jobs_waiting"),
+                    *("target_jobs_waiting", "target_workers"),
+                )
+            }
             eventually(
-                lambda: any("since_last" in name for name, _ in scrape(port)), what="a confirm"
+                lambda: late <= {name for name, _ in scrape(port)},
+                60.0,
+                what="a confirmation, and a poll of both sides",
             )
             return scrape(port)
 

@@ -12,7 +12,7 @@ import pytest
 
 from gevproxy.metrics_server import AT_ONCE, MAX_REQUEST
 from tests.kit.eventually import eventually
-from tests.kit.peers import Consumer, SyncClient, numbered, submit
+from tests.kit.peers import Consumer, Job, SyncClient, numbered, submit
 from tests.kit.ports import free_port
 from tests.kit.relay import ROOT, Record, Relay, config
 from tests.kit.servers import Gearmand
@@ -103,6 +103,26 @@ def test_probes_say_why_not(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
         assert f"not ready: {key} (target away: ".encode() in get(port, "/-/ready").body
         assert get(port, "/-/healthy")[::2] == (200, b"healthy\n")
         assert value(scrape(port), "gevproxy_forward_state", forward=key, state="target_away") == 1
+
+
+def test_a_target_that_has_enough_is_no_fault(gearmand_a: Gearmand, gearmand_b: Gearmand) -> None:
+    a, b, port = gearmand_a, gearmand_b, free_port()
+    key = f"{a.address}/q"
+    forward = {"remote_queue": f"{b.address}/q", "max_target_waiting": 5}
+    with Relay(config({key: forward}, poll=1, metrics={"listen": f"127.0.0.1:{port}"})) as relay:
+        relay.wait_event("source_up")
+        submit(a.port, numbered(b"q", 10))
+
+        def told(name: str, **labels: str) -> float | None:
+            return value(scrape(port), f"gevproxy_{name}", forward=key, **labels)
+
+        eventually(lambda: told("forward_state", state="held_back") == 1, 20.0, what="held back")
+        submit(a.port, [Job(b"q", b"later-%d" % n, b"w") for n in range(3)])
+        eventually(lambda: told("source_jobs_waiting") == 3, 20.0, what="3 jobs wait")
+        assert told("target_jobs_waiting") == 10
+        assert told("target_workers") == 0
+        assert told("not_running_seconds") == 0
+        assert get(port, "/-/ready").code == 200
 
 
 def test_not_healthy_is_what_the_watchdog_ends() -> None:
