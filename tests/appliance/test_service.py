@@ -103,7 +103,7 @@ def test_a_killed_daemon_is_restarted_and_no_job_is_lost(relay: Relay, measured:
 
 
 def test_a_wedged_callback_is_ended_by_the_watchdog(relay: Relay, measured: Measure) -> None:
-    """A callback that never returns holds everything up; only this is left to help."""
+    """A callback that never returns holds everything up, once; only this is left to help."""
     relay.bed.write(
         "etc/gevproxy/wedged.py",
         "def wait(data, job):\n    while job.unique == b'wedge0':\n        pass\n    return data\n",
@@ -120,6 +120,10 @@ def test_a_wedged_callback_is_ended_by_the_watchdog(relay: Relay, measured: Meas
     relay.traffic.submit(SOURCE, "wedge", 1, "wedge")
     eventually(lambda: relay.pid not in (0, old), WATCHDOG + 60)
     measured("from a wedged callback to a new daemon", f"{time.monotonic() - began:.1f} s")
+    # The job is back at its source, and its forward stays away from it: the others run.
+    comes_back(relay, old, WATCHDOG + 60)
+    relay.passes(prefix="beside")
+    assert relay.jobs_waiting(SOURCE, "wedge") == 1
     # The operator takes the callback out; the job is still there.
     relay.configure({**FORWARDS, f"127.0.0.1:{SOURCE}/wedge": f"127.0.0.1:{TARGET}/wedged"})
     relay.bed.run("systemctl", "restart", "gevproxy", timeout=WATCHDOG + 60)
