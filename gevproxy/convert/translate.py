@@ -25,6 +25,9 @@ _FILE: Final = b"file:"
 
 _NOT_HERE: Final = "is not in this folder: write the path as it is for the Perl proxy"
 
+_NO_CHECKS: Final = frozenset({"perfdata", "export"})
+"""Queues of Mod-Gearman's NEB whose texts begin with neither type= nor host_name=."""
+
 MAX_WORKERS: Final = 1_000_000
 """The schema's; Perl would start as many threads."""
 
@@ -146,6 +149,11 @@ class _Translator:
         target = _target(entry)
         asynchronous, workers = _kind(entry)
         decrypt, encrypt = (_key(entry, option, self.folder) for option in ("decrypt", "encrypt"))
+        if decrypt is not None and source.queue in _NO_CHECKS:
+            entry.to_do.append(
+                'decrypts jobs that are neither checks nor results, and would be refused: if they '
+                'are Mod-Gearman\'s, write "expect": "any"'
+            )
         found = self.callback(entry)
         self.sources[source] = entry.queue
         for name in sorted(entry.queue.options.keys() - _OPTIONS):

@@ -134,3 +134,12 @@ def test_a_stub_lets_no_job_pass(
         (status,) = relay.stats().values()
         assert status["counters"]["dead_lettered"] == 1
         assert "q" not in gearmand_b.admin.status()
+
+
+def test_a_key_for_what_is_no_check_is_to_be_looked_at(convert: Convert) -> None:
+    """Decrypted performance data begins otherwise than a check, and would become dead letters."""
+    hash_ = '{ remoteQueue => "t/q", decrypt => "s3cret", encrypt => "s3cret" }'
+    for queue, code in (("perfdata", 1), ("export", 1), ("service", 0)):
+        done = convert(convert.perl(f'$queues->{{"h/{queue}"}} = {hash_};\n'))
+        assert done.code == code, done.err
+        assert ('"expect": "any"' in done.err) == bool(code)
