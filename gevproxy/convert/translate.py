@@ -151,7 +151,7 @@ class _Translator:
         decrypt, encrypt = (_key(entry, option, self.folder) for option in ("decrypt", "encrypt"))
         if decrypt is not None and source.queue in _NO_CHECKS:
             entry.to_do.append(
-                'decrypts jobs that are neither checks nor results, and would be refused: if they '
+                "decrypts jobs that are neither checks nor results, and would be refused: if they "
                 'are Mod-Gearman\'s, write "expect": "any"'
             )
         found = self.callback(entry)
