@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "gevproxy": 0,
     "gevproxy.errors": 0,
+    "gevproxy.events": 0,
     "gevproxy.log": 0,
     "gevproxy.backoff": 0,
     "gevproxy.watcher": 0,
