@@ -20,6 +20,8 @@ FLOORS = {
     "gevproxy.watcher": 0,
     "gevproxy.rights": 0,
     "gevproxy.gearman.packet": 1,
+    "gevproxy.gearman.buffer": 1,
+    "gevproxy.gearman.outbox": 1,
     "gevproxy.gearman.job": 1,
     "gevproxy.gearman.certificate": 1,
     "gevproxy.gearman.peer": 2,
