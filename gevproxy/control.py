@@ -24,9 +24,10 @@ import gevent
 from gevent import socket
 
 from gevproxy.control_client import MAX_REQUEST, SOCKET_NAME, ControlError
+from gevproxy.events import Event
 from gevproxy.gearman.connection import reason_of
 from gevproxy.listener import Listener
-from gevproxy.log import Event, EventLog
+from gevproxy.log import EventLog
 
 DEADLINE: Final = 5.0
 """Seconds for a question to arrive, and again for its answer to be taken."""

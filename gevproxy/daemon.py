@@ -24,9 +24,10 @@ from gevproxy.control import Answer, Commands, ControlServer
 from gevproxy.control_client import ControlError, runtime_folder
 from gevproxy.dead_letters import DeadLetters
 from gevproxy.errors import ConfigError, Problem
+from gevproxy.events import Event
 from gevproxy.heart import Heart
 from gevproxy.letterbox import Letterbox
-from gevproxy.log import Event, EventLog, open_log
+from gevproxy.log import EventLog, open_log
 from gevproxy.metrics_server import MetricsServer, Sources, process
 from gevproxy.render import answer, document, systemd_line, unready
 from gevproxy.responder import Responder, search_in_time

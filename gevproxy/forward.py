@@ -22,6 +22,7 @@ from gevent.pool import Group
 from gevproxy.config import ForwardConfig, OnDisconnect
 from gevproxy.depths import Depths
 from gevproxy.errors import GearmanError, PacketTooLarge
+from gevproxy.events import Event
 from gevproxy.gearman import (
     Assigned,
     Client,
@@ -43,7 +44,7 @@ from gevproxy.gearman.tls import Tls
 from gevproxy.intake import Intake
 from gevproxy.late_checks import LateChecks
 from gevproxy.letterbox import Letterbox
-from gevproxy.log import FLAPS, Event, EventLog
+from gevproxy.log import FLAPS, EventLog
 from gevproxy.refusals import FullQueue
 from gevproxy.rejects import Rejects
 from gevproxy.report import Moment, Report

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from gevproxy import watcher
-from gevproxy.log import Event, EventLog
+from gevproxy.events import Event
+from gevproxy.log import EventLog
 
 START_AGAIN: Final = 10.0
 """Seconds from one start of the watching process to the next, should it die."""

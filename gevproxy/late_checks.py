@@ -11,8 +11,9 @@ from typing import Final
 
 from gevproxy.config import ForwardConfig, OnLate
 from gevproxy.errors import StageError
+from gevproxy.events import Event
 from gevproxy.gearman import Job, Worker
-from gevproxy.log import Event, EventLog
+from gevproxy.log import EventLog
 from gevproxy.stages import CheckReader
 from gevproxy.stages.late import Check, answer
 from gevproxy.status import Counters

@@ -22,9 +22,10 @@ from gevent.lock import BoundedSemaphore
 
 from gevproxy.config import MetricsConfig
 from gevproxy.errors import ConfigError, Problem
+from gevproxy.events import Event
 from gevproxy.gearman.connection import reason_of
 from gevproxy.listener import Listener
-from gevproxy.log import Event, EventLog
+from gevproxy.log import EventLog
 
 if TYPE_CHECKING:
     from gevproxy.metrics import Reading

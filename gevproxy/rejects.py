@@ -16,9 +16,10 @@ from typing import Final
 from gevproxy.comeback import Comeback
 from gevproxy.config import ForwardConfig
 from gevproxy.errors import GevproxyError
+from gevproxy.events import Event
 from gevproxy.gearman import Handle, Job
 from gevproxy.letterbox import Letterbox
-from gevproxy.log import Event, EventLog
+from gevproxy.log import EventLog
 from gevproxy.refusals import Row
 from gevproxy.status import Counters
 from gevproxy.window import Held, Window

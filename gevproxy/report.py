@@ -9,7 +9,8 @@ from logging import INFO
 
 from gevproxy.config.model import ForwardConfig
 from gevproxy.depths import HELD_BACK, Depths
-from gevproxy.log import Event, EventLog
+from gevproxy.events import Event
+from gevproxy.log import EventLog
 from gevproxy.status import Counters, ForwardStatus, Meter
 from gevproxy.window import Held
 

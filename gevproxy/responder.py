@@ -23,9 +23,10 @@ from gevent.pool import Group
 from gevproxy.backoff import Backoff
 from gevproxy.config import QueueAddress
 from gevproxy.errors import GearmanError
+from gevproxy.events import Event
 from gevproxy.gearman import Assigned, Link, LinkEvents, ServerError, Worker
 from gevproxy.gearman.tls import Tls
-from gevproxy.log import FLAPS, Event, EventLog
+from gevproxy.log import FLAPS, EventLog
 
 HANDFUL: Final = 4
 """Jobs at once: checks are few, and each answer takes time that belongs to the forwards."""

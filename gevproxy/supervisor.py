@@ -17,12 +17,13 @@ from gevproxy import __version__, stages
 from gevproxy.backoff import Backoff
 from gevproxy.config import Config, ForwardConfig
 from gevproxy.errors import ConfigError, Problem
+from gevproxy.events import Event
 from gevproxy.expiry import days_until, to_renew
 from gevproxy.forward import Forward
 from gevproxy.gearman import Server
 from gevproxy.gearman.tls import Tls
 from gevproxy.letterbox import Letterbox
-from gevproxy.log import Event, EventLog
+from gevproxy.log import EventLog
 from gevproxy.stages import CheckReader, Pipeline
 from gevproxy.status import Counters, Histogram, ServerStatus, Status
 from gevproxy.tls_files import read_tls

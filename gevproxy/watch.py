@@ -14,11 +14,12 @@ import gevent
 
 from gevproxy.config import Config
 from gevproxy.errors import GearmanError, LinkError
+from gevproxy.events import Event
 from gevproxy.gearman import Server
 from gevproxy.gearman.admin import STATUS, Depth, StatusReader
 from gevproxy.gearman.connection import connect, reason_of
 from gevproxy.gearman.tls import Tls
-from gevproxy.log import Event, EventLog
+from gevproxy.log import EventLog
 
 DEADLINE: Final = 5.0
 """Seconds for an answer, once there is a connection."""

@@ -10,7 +10,7 @@ import pytest
 from gevproxy.cli import build_parser
 from gevproxy.config import load
 from gevproxy.config.schema import option_names
-from gevproxy.log import Event
+from gevproxy.events import Event
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

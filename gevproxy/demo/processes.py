@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from gevproxy.errors import GevproxyError, LinkError
+from gevproxy.events import Event
 from gevproxy.gearman import Server
 from gevproxy.gearman.connection import connect
-from gevproxy.log import Event
 
 LOOPBACK: Final = "127.0.0.1"
 

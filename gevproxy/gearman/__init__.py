@@ -5,11 +5,13 @@ outbox. `Link` and `Connection` give them a socket; they use the standard librar
 threads as well as on a loop patched by gevent. This package knows nothing of forwards.
 """
 
+from gevproxy.gearman.buffer import Oversized, PacketBuffer, Packets
 from gevproxy.gearman.client import Client, Confirmed, Refused, Update
 from gevproxy.gearman.connection import Connection
 from gevproxy.gearman.job import Handle, Job, Priority, Server
 from gevproxy.gearman.link import Link, LinkEvents
-from gevproxy.gearman.packet import Outbox, Oversized, PacketBuffer, Packets, PacketType, encode
+from gevproxy.gearman.outbox import Outbox
+from gevproxy.gearman.packet import PacketType, encode
 from gevproxy.gearman.worker import Assigned, ServerError, Worker
 
 __all__ = [

@@ -11,7 +11,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from gevproxy.errors import ProtocolError
 from gevproxy.gearman.job import Handle, Priority
-from gevproxy.gearman.packet import BATCH, LARGE, MAX_PACKET, REQUEST, PacketType
+from gevproxy.gearman.outbox import BATCH, LARGE
+from gevproxy.gearman.packet import MAX_PACKET, REQUEST, PacketType
 from gevproxy.gearman.peer import MAX_NAME, Peer, in_words, long_name
 
 Token = TypeVar("Token")

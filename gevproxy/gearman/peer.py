@@ -8,7 +8,9 @@ Sans-IO: nothing here reads a clock or a socket.
 from typing import Final
 
 from gevproxy.errors import ProtocolError
-from gevproxy.gearman.packet import MAX_PACKET, Outbox, Oversized, PacketBuffer, PacketType
+from gevproxy.gearman.buffer import Oversized, PacketBuffer
+from gevproxy.gearman.outbox import Outbox
+from gevproxy.gearman.packet import MAX_PACKET, PacketType
 
 PING_HANDLE: Final = b"gevproxy:ping"
 """No server makes handles of this form: gearmand's begin with "H:"."""

@@ -14,16 +14,10 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from gevproxy.errors import ProtocolError
+from gevproxy.gearman.buffer import Oversized
 from gevproxy.gearman.client import Confirmed, Refused
 from gevproxy.gearman.job import Handle, Job
-from gevproxy.gearman.packet import (
-    HEADER,
-    MAX_PACKET,
-    REQUEST,
-    Oversized,
-    PacketType,
-    encode,
-)
+from gevproxy.gearman.packet import HEADER, MAX_PACKET, REQUEST, PacketType, encode
 from gevproxy.gearman.peer import MAX_NAME, Peer, in_words, long_name
 
 _new_tuple: Final = tuple.__new__

@@ -15,8 +15,8 @@ import atheris
 with atheris.instrument_imports(include=["gevproxy"]):
     from gevproxy.config import load
     from gevproxy.errors import ConfigError, StageError
+    from gevproxy.gearman.buffer import Oversized, PacketBuffer
     from gevproxy.gearman.client import Client
-    from gevproxy.gearman.packet import Oversized, PacketBuffer
     from gevproxy.gearman.worker import Worker
     from gevproxy.stages.crypto import Decrypt
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from gevproxy.log import Event
+from gevproxy.events import Event
 from tests.kit.eventually import eventually
 from tests.kit.packets import Kind
 from tests.kit.peers import Job, SyncClient, numbered, submit

@@ -4,7 +4,8 @@ import pytest
 
 from gevproxy.gearman.client import Client, Confirmed, Refused, Update
 from gevproxy.gearman.job import Handle, Priority
-from gevproxy.gearman.packet import BATCH, LARGE, RESPONSE, PacketType, encode
+from gevproxy.gearman.outbox import BATCH, LARGE
+from gevproxy.gearman.packet import RESPONSE, PacketType, encode
 
 
 def response(type_: PacketType, *args: bytes) -> bytes:

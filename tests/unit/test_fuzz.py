@@ -3,9 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gevproxy.gearman.buffer import Oversized
 from gevproxy.gearman.client import Client, Confirmed, Refused
 from gevproxy.gearman.job import Job
-from gevproxy.gearman.packet import ARGUMENTS, RESPONSE, Oversized, PacketType, encode
+from gevproxy.gearman.packet import ARGUMENTS, RESPONSE, PacketType, encode
 from gevproxy.gearman.peer import PING_HANDLE
 from gevproxy.gearman.worker import Worker
 

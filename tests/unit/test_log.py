@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gevproxy.log import MOST_KINDS, SUM_UP_AFTER, Event, EventLog, open_log
+from gevproxy.events import Event
+from gevproxy.log import MOST_KINDS, SUM_UP_AFTER, EventLog, open_log
 
 
 class Clock:

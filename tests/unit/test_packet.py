@@ -9,17 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gevproxy.errors import PacketTooLarge, ProtocolError
-from gevproxy.gearman.packet import (
-    ARGUMENTS,
-    HEADER_SIZE,
-    RESPONSE,
-    Outbox,
-    Oversized,
-    PacketBuffer,
-    Packets,
-    PacketType,
-    encode,
-)
+from gevproxy.gearman.buffer import Oversized, PacketBuffer, Packets
+from gevproxy.gearman.outbox import Outbox
+from gevproxy.gearman.packet import ARGUMENTS, HEADER_SIZE, RESPONSE, PacketType, encode
 
 
 class Packet(NamedTuple):
