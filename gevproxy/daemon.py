@@ -132,7 +132,7 @@ class Daemon:
         self._letterbox = Letterbox(letters)
         self._supervisor = Supervisor(plan, log, self._letterbox)
         self._stuck = self._watch_for(letters)
-        for key, why in self._stuck.read().items():
+        for key, why in self._stuck.read(plan.versions).items():
             self._supervisor.bar(key, why)
         self._responder: Responder | None = None
         commands = Commands(

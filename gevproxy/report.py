@@ -48,6 +48,7 @@ class Report:
         """Count jobs that have reached their end at the target."""
         if not jobs:
             return
+        self._counters.passed_at = now
         self._meter.passed(now, [held.since for held in jobs])
         self._counters.bytes_out += sum([len(held.workload) for held in jobs])
         if self._log.debugging:
@@ -81,7 +82,7 @@ class Report:
 
     def status(self, config: ForwardConfig, moment: Moment) -> ForwardStatus:
         """Describe the moment."""
-        last = self._meter.last_confirm
+        last = self._counters.passed_at
         return ForwardStatus(
             key=config.key,
             source=str(config.source),

@@ -96,7 +96,9 @@ class Counters:
     """How often the forward was started anew after an unexpected error."""
 
     times: Histogram = field(default_factory=Histogram, repr=False, compare=False)
-    """How long what was confirmed or answered took; the only one that is no number."""
+    """How long what was confirmed or answered took."""
+    passed_at: float | None = field(default=None, repr=False, compare=False)
+    """When a job was confirmed or answered last, on the forwards' clock."""
 
     def missing(self, held: int) -> int:
         """Return how many received jobs are in no other counter; 0 unless there is a bug."""
@@ -108,7 +110,7 @@ class Counters:
         return {name: getattr(self, name) for name in _COUNTED}
 
 
-_COUNTED: Final = tuple(name for name in Counters.__slots__ if name != "times")
+_COUNTED: Final = tuple(name for name in Counters.__slots__ if name not in ("times", "passed_at"))
 
 
 LATENCY_BOUNDS: Final = tuple(0.0001 * 1.25**n for n in range(72))
@@ -160,23 +162,21 @@ class Latency:
 
 
 class Meter:
-    """How fast and how quickly jobs pass one forward: rate, latency, the last confirm.
+    """How fast and how quickly jobs pass one forward: rate and latency.
 
     `times` is told of every job too, and outlives this object.
     """
 
-    __slots__ = ("_marks", "_passed", "_times", "last_confirm", "latency")
+    __slots__ = ("_marks", "_passed", "_times", "latency")
 
     def __init__(self, now: float, times: Histogram) -> None:
         self.latency = Latency(now)
         self._times = times
-        self.last_confirm: float | None = None
         self._passed = 0
         self._marks: deque[tuple[float, int]] = deque([(now, 0)], maxlen=11)
 
     def passed(self, now: float, since: Iterable[float]) -> None:
         """Count jobs that are confirmed or answered now, by when each was assigned."""
-        self.last_confirm = now
         for start, alike in groupby(since):  # jobs that came together mostly go together
             jobs = sum(1 for _ in alike)
             self._passed += jobs

@@ -53,6 +53,11 @@ class Plan:
     readers: Mapping[str, CheckReader | None]
     tls: Mapping[Server, Tls]
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of each forward with stages, what changes with them."""
+        return {key: stages.version for key, stages in self.pipelines.items() if stages}
+
 
 def make_plan(
     config: Config,

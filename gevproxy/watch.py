@@ -1,8 +1,9 @@
 """Asks job servers how many jobs and workers their queues have, now and then.
 
 One question to each server, whatever the number of forwards, on a connection of its own that ends
-with the answer. Nothing depends on it: a server that does not answer the text protocol is asked
-less often, and its figures are left out. Knows no forward.
+with the answer. Nothing depends on it: a server that takes connections and does not answer the
+text protocol is asked less often, and its figures are left out. One that is away is tried at every
+poll: it comes back with all that has waited for it, and limits must hold at once. Knows no forward.
 """
 
 import time
@@ -17,18 +18,19 @@ from gevproxy.errors import GearmanError, LinkError
 from gevproxy.events import Event
 from gevproxy.gearman import Server
 from gevproxy.gearman.admin import STATUS, Depth, StatusReader
-from gevproxy.gearman.connection import connect, reason_of
+from gevproxy.gearman.connection import Transport, connect, reason_of
 from gevproxy.gearman.tls import Tls
 from gevproxy.log import EventLog
 
 DEADLINE: Final = 5.0
-"""Seconds for an answer, once there is a connection."""
+"""Seconds for a whole answer, once there is a connection."""
 
 GIVE_UP_AFTER: Final = 3
 """Polls without an answer after which the last figures are left out."""
 
 SELDOM: Final = 300.0
-"""Seconds between two questions to a server that never answers, unless `poll` is more."""
+"""Seconds between two questions to a server that is there and never answers, unless `poll` is more.
+"""
 
 _RECEIVE: Final = 64 * 1024
 """Bytes read at once: a thousand queues take less than a millisecond."""
@@ -50,23 +52,20 @@ def queues_of(config: Config) -> dict[Server, frozenset[bytes]]:
     return {server: frozenset(names) for server, names in queues.items()}
 
 
-def ask(server: Server, tls: Tls | None, queues: frozenset[bytes]) -> Told:
-    """Ask once. GearmanError where there is no answer in time."""
+def ask(sock: Transport, queues: frozenset[bytes]) -> Told:
+    """Ask once. GearmanError where there is no answer in time, come in what pieces it may."""
     reader = StatusReader(queues)
-    with connect(server, tls) as sock:
-        end = time.monotonic() + DEADLINE
-        try:
-            sock.settimeout(DEADLINE)
+    try:
+        with gevent.Timeout(DEADLINE, TimeoutError()):
             sock.sendall(STATUS)
             while not reader.done:
-                sock.settimeout(max(0.001, end - time.monotonic()))
                 data = sock.recv(_RECEIVE)
                 if not data:
                     raise LinkError("closed by peer")
                 reader.feed(data)
                 time.sleep(0)  # a long answer may not hold everything up
-        except OSError as error:
-            raise LinkError(reason_of(error)) from error
+    except OSError as error:
+        raise LinkError(reason_of(error)) from error
     return reader.depths
 
 
@@ -109,25 +108,29 @@ class Watch:
         return self._told.get(server)
 
     def _ask_forever(self, server: Server, tls: Tls | None, queues: frozenset[bytes]) -> None:
-        failures = 0
+        failures = mute = 0
         gevent.sleep(self._rng.uniform(0.0, min(1.0, self._poll)))  # not all at once
         while True:
+            reached = False
             try:
-                told = ask(server, tls, queues)
+                with connect(server, tls) as sock:
+                    reached = True
+                    told = ask(sock, queues)
             except GearmanError as error:
                 failures += 1
+                mute = mute + 1 if reached else 0
                 if failures == GIVE_UP_AFTER:
                     self._log.emit(Event.WATCH_FAILED, f"no depths: {error}", server=str(server))
                     self._forget(server)
             else:
-                failures = 0
+                failures = mute = 0
                 self._told[server] = told
                 self._tell(server, told)
-            gevent.sleep(self._delay(failures) * self._rng.uniform(0.9, 1.0))
+            gevent.sleep(self._delay(mute) * self._rng.uniform(0.9, 1.0))
 
-    def _delay(self, failures: int) -> float:
-        """Return the seconds until the next question: longer and longer for one that is silent."""
-        beyond = max(0, failures - GIVE_UP_AFTER)
+    def _delay(self, mute: int) -> float:
+        """Return the seconds until the next question: more and more after so many in vain."""
+        beyond = max(0, mute - GIVE_UP_AFTER)
         return min(self._poll * 2.0 ** min(beyond, 16), max(SELDOM, self._poll))
 
     def _forget(self, server: Server) -> None:

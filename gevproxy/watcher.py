@@ -24,7 +24,7 @@ BEAT: Final = struct.Struct("d")
 """When the daemon last ticked, on the monotonic clock that all processes share. 0: not yet."""
 
 NOTE: Final = slice(16, 528)
-"""The forward and the stage that runs, with a line feed between them, filled up with NULs."""
+"""The forward, the stage that runs and its version, one a line, filled up with NULs."""
 
 LOG: Final = slice(528, 4096)
 """Where the log goes: "stderr", "stdout" or a path, filled up with NULs."""
@@ -93,7 +93,7 @@ class Watcher:
                 self._mark()
         elif beat and now - self._looked_from(beat) > STANDS_STILL:
             self._stalled_at = beat
-            forward, stage = self._place()
+            forward, stage, _ = self._place()
             place = f"stage {stage} of {forward}" if forward else stage or "no stage"
             text = f"the loop stands still in {place}: {self._state()}"
             self._write(self._level, text, now - beat, forward=forward, stage=stage)
@@ -102,18 +102,19 @@ class Watcher:
         """Return from when on we have seen no tick."""
         return max(beat, self._awake_since)
 
-    def _place(self) -> tuple[str, str]:
-        """Return the forward and the stage that run."""
-        forward, _, stage = self._text(NOTE).partition("\n")
-        return forward, stage
+    def _place(self) -> tuple[str, str, str]:
+        """Return the forward and the stage that run, and the version of that."""
+        forward, stage, version, *_ = [*self._text(NOTE).split("\n"), "", ""]
+        return forward, stage, version
 
     def _mark(self) -> None:
         """Leave a line about the forward, unless somebody has merely stopped the daemon."""
-        forward, stage = self._place()
+        forward, stage, version = self._place()
         path = self._text(MARK)
         if not forward or not path or self._state() in _STOPPED:
             return
-        line = json.dumps({"forward": forward, "stage": stage, "time": _now()}).encode() + b"\n"
+        record = {"forward": forward, "stage": stage, "version": version, "time": _now()}
+        line = json.dumps(record).encode() + b"\n"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         with contextlib.suppress(OSError):
             Path(path).parent.mkdir(0o700, parents=True, exist_ok=True)

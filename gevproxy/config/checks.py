@@ -61,6 +61,8 @@ def logical_problems(merged: Merged, environ: Mapping[str, str]) -> Iterator[Pro
     for entry in merged.servers.values():
         yield from _tls(entry)
     yield from _unwatched(merged)
+    if merged.whole:
+        yield from _never_late(merged)
 
 
 def is_async(queue: Queue, defaults: Mapping[str, Node]) -> bool:
@@ -119,6 +121,23 @@ def _unwatched(merged: Merged) -> Iterator[Problem]:
                 f'"max_target_waiting" does nothing while "poll" is 0, in {poll}: set seconds there'
             )
             yield node.problem(text)
+
+
+def _never_late(merged: Merged) -> Iterator[Problem]:
+    """Check that what becomes of late checks comes with an age; null says that none is late."""
+    if "max_age" in merged.defaults:
+        return
+    queues = [queue for queue in merged.queues.values() if is_async(queue, merged.defaults)]
+    ageless = [queue.options for queue in queues if not _names_an_age(queue)]
+    nobody = [merged.defaults] if len(ageless) == len(queues) else []
+    for options in (*nobody, *ageless):
+        if node := options.get("on_late"):
+            yield node.problem('"on_late" does nothing without "max_age": set seconds beside it')
+
+
+def _names_an_age(queue: Queue) -> bool:
+    """Whether there is one, right or wrong."""
+    return isinstance(queue.node.value, dict) and "max_age" in queue.node.value
 
 
 def _circles(merged: Merged) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from gevproxy import DROP
 from gevproxy.config.model import QueueAddress
 from gevproxy.errors import StageError
 from gevproxy.gearman.job import Job
-from gevproxy.stages.loader import Function, raised_at
+from gevproxy.stages.loader import Function, raised_at, source_of
 
 SLOW: Final = 0.1
 """Seconds. While a callback runs, every forward waits."""
@@ -65,6 +65,11 @@ class Callback:
         self._queue = source.queue
         self._on_slow = on_slow
         self._clock = clock
+
+    @property
+    def source(self) -> bytes:
+        """The file that the function is written in, as it is now."""
+        return source_of(self._function)
 
     def __call__(self, text: bytes, job: Job) -> tuple[bytes, bytes] | None:
         """Return the text and the unique for the target, or None if the job is to be dropped.

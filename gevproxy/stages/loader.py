@@ -55,6 +55,15 @@ def load(name: str) -> Function:
     return callback
 
 
+def source_of(function: Function) -> bytes:
+    """Return the content of the file that a callback is written in; b"" where that is unknown."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+        return Path(file).read_bytes() if file else b""
+    except (OSError, TypeError, ValueError):  # TypeError: an object that is called, code in C
+        return b""
+
+
 def raised_at(error: BaseException) -> str:
     """Say where in a callback's file an error came up, as " at FILE:LINE"; "" if not in any."""
     frames = ((frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__))

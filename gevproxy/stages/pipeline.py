@@ -7,6 +7,7 @@ anything of a job, waits or yields.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Final, NamedTuple, TypeVar
 
 from gevproxy.config.keys import resolve_key
@@ -29,20 +30,23 @@ _LONGEST_KEY: Final = 400
 class Notes:
     """Which stage of which forward runs, for whoever finds the loop standing still.
 
+    `version` tells rules and code that were changed from those that the loop stood still in.
     A note is written around every stage of every job or row, so it is ready beforehand, as long as
     its place: 0.05 us each here, where decrypting a single check takes 3.
     """
 
-    __slots__ = ("_key", "nowhere", "place")
+    __slots__ = ("_key", "nowhere", "place", "version")
 
-    def __init__(self, key: str, place: memoryview | None) -> None:
+    def __init__(self, key: str, place: memoryview | None, version: str = "") -> None:
         self._key = key.encode()[:_LONGEST_KEY]
+        self.version = version
         self.place = memoryview(bytearray(512)) if place is None else place
         self.nowhere = bytes(len(self.place))
 
     def note(self, stage: str) -> bytes:
         """Return what is to be written while a stage runs."""
-        return (self._key + b"\n" + stage.encode()).ljust(len(self.place), b"\0")
+        note = b"\n".join((self._key, stage.encode(), self.version.encode()))
+        return note.ljust(len(self.place), b"\0")
 
 
 Row = Callable[[Sequence[bytes]], list[bytes]]
@@ -67,9 +71,12 @@ def _step(note: bytes, transform: Transform) -> Step:
 
 
 class Pipeline:
-    """From a job of the source to the job for the target. Keeps nothing from job to job."""
+    """From a job of the source to the job for the target. Keeps nothing from job to job.
 
-    __slots__ = ("_after", "_before", "_callback", "_in_callback", "_nowhere", "_place")
+    `version` changes with the rules to rewrite, and with the file that the callback is written in.
+    """
+
+    __slots__ = ("_after", "_before", "_callback", "_in_callback", "_nowhere", "_place", "version")
 
     def __init__(
         self,
@@ -84,6 +91,7 @@ class Pipeline:
         self._in_callback = notes.note("data_callback")
         self._place = notes.place
         self._nowhere = notes.nowhere
+        self.version = notes.version
 
     def __call__(self, job: Job) -> Job | None:
         """Return the job with the unique and workload for the target; None: the job is dropped.
@@ -151,14 +159,23 @@ def build(
     if not has_stage and forward.data_callback is None:
         return None
     builder = _Builder(forward, environ)
-    notes = Notes(forward.key, place)
-    before = [_step(notes.note("decrypt"), step) for step in builder.decrypt()]
-    before += [_step(notes.note("rewrite"), step) for step in builder.rewrite()]
+    decrypt, rewrite = builder.decrypt(), builder.rewrite()
     callbacks = builder.data_callback(on_slow, clock)
-    after = [_step(notes.note("encrypt"), step) for step in builder.encrypt()]
+    encrypt = builder.encrypt()
     if builder.problems:
         raise ConfigError(tuple(builder.problems))
-    return Pipeline(before, callbacks[0] if callbacks else None, after, notes)
+    callback = callbacks[0] if callbacks else None
+    notes = Notes(forward.key, place, _version(forward, callback))
+    before = [_step(notes.note("decrypt"), step) for step in decrypt]
+    before += [_step(notes.note("rewrite"), step) for step in rewrite]
+    after = [_step(notes.note("encrypt"), step) for step in encrypt]
+    return Pipeline(before, callback, after, notes)
+
+
+def _version(forward: ForwardConfig, callback: Callback | None) -> str:
+    """Return a digest of what may be to blame for a job that does not come out of its stage."""
+    what = repr((forward.rewrite, forward.data_callback)).encode()
+    return blake2b(what + (callback.source if callback else b""), digest_size=8).hexdigest()
 
 
 class _Builder:

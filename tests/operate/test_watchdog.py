@@ -157,7 +157,14 @@ def test_after_the_watchdog_has_killed_us_the_forward_named_stays_away(
         assert len(drain(gearmand_b.port, b"well", 1000)) == 1000
         assert gearmand_a.admin.queue("sick") == (1, 0, 0)
         assert drain(gearmand_a.port, b"sick", 1)
-        relay.kill()  # no end in order: it stays away
+        relay.kill()  # no end in order: it stays away, unless the callback is another
+        code = tmp_path / "callbacks.py"
+        code.write_text(CALLBACKS.replace("libc.sleep", "libc.usleep"))
+        relay.restart()
+        submit(gearmand_a.port, numbered(b"sick", 10))
+        assert len(drain(gearmand_b.port, b"sick", 10)) == 10
+        relay.kill()
+        code.write_text(CALLBACKS)
         relay.restart()
         eventually(lambda: "blocked" in str(relay.stats()[sick]["reasons"]))
         call(relay, "resume", sick)

@@ -1,9 +1,11 @@
 """How long a forward has not run: whoever waits for `critical_after` relies on it."""
 
 from tests.kit.eventually import eventually
+from tests.kit.peers import numbered, submit
 from tests.kit.relay import config
 from tests.kit.scripted import ScriptedServer
-from tests.relay.forwarding import CheckedRelay, forward, relay
+from tests.kit.servers import Gearmand
+from tests.relay.forwarding import HERE, CheckedRelay, forward, relay
 
 LONG = 3.0  # seconds that a new forward does not reach at once
 
@@ -57,3 +59,16 @@ def test_it_goes_on_over_a_crash_and_a_reload() -> None:
             assert proxy.wait_event("reloaded")["changed"]
             proxy.wait_event("target_up", 20.0, mark)
             assert not_running(proxy) > LONG
+
+
+def test_a_changed_forward_knows_when_a_job_passed_last(gearmand_a: Gearmand) -> None:
+    """Without that, a forward that is stuck would be a new one for whoever watches it."""
+    with ScriptedServer() as target, relay(gearmand_a, target) as proxy:
+        assert proxy.only_stats().get("since_confirm") is None
+        submit(gearmand_a.port, numbered(HERE, 1))
+        proxy.wait_counter("confirmed", 1)
+        proxy.configure(config(forward(gearmand_a, target, window=500)))
+        proxy.hup()
+        assert proxy.wait_event("reloaded")["changed"]
+        eventually(lambda: not proxy.only_stats()["reasons"], 20.0, 0.2)
+        assert proxy.only_stats().get("since_confirm") is not None

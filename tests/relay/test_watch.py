@@ -1,7 +1,17 @@
 """The depths of the queues at both ends: shown, heeded, and harmless where nobody tells them."""
 
+import json
+from pathlib import Path
+from random import Random
+
+import gevent
+
+from gevproxy.config import load
+from gevproxy.log import EventLog, open_log
+from gevproxy.watch import Watch
 from tests.kit.eventually import eventually
 from tests.kit.peers import Consumer, Job, numbered, submit
+from tests.kit.ports import free_port
 from tests.kit.relay import config
 from tests.kit.scripted import ScriptedServer
 from tests.kit.servers import Geard, Gearmand, Server
@@ -79,3 +89,28 @@ def test_a_server_that_does_not_answer_is_told_of_once_and_harms_nobody(
         assert len(relay.events("watch_failed")) == 1
         submit(gearmand_a.port, numbered(HERE, 5))
         relay.wait_counter("confirmed", 10)
+
+
+class Hasty(Random):
+    """Makes every wait a hundred times shorter, and counts them."""
+
+    waits = 0
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return a hundredth of what others do."""
+        self.waits += 1
+        return super().uniform(a, b) / 100
+
+
+def test_a_server_that_is_away_is_tried_at_every_poll(tmp_path: Path) -> None:
+    """It comes back with all that has waited for it: a limit is to hold from then on."""
+    path, rng = tmp_path / "x.json", Hasty()
+    server = f"127.0.0.1:{free_port()}"
+    path.write_text(json.dumps(config({f"{server}/a": f"{server}/b"}, poll=1)))
+    watch = Watch(lambda _server, _told: None, EventLog(open_log(str(tmp_path / "log"))), rng)
+    watch.follow(load([path], environ={}), {})
+    with gevent.Timeout(30):  # waiting longer and longer it would take minutes
+        while rng.waits < 50:
+            gevent.sleep(0.01)
+    watch.stop()
+    assert "watch_failed" in (tmp_path / "log").read_text()

@@ -277,3 +277,16 @@ def test_what_goes_one_by_one_is_no_row(tmp_path: Path) -> None:
     callback.write_text("def same(data, job): return data")
     called = made(payload=Payload.RAW, data_callback=f"{callback}:same")
     assert called.row([job(TEXT)] * 2) is None
+
+
+def test_the_version_follows_the_rules_and_the_callbacks_file(tmp_path: Path) -> None:
+    """And nothing else: keys do not make a job stay in its stage."""
+    code = tmp_path / "code.py"
+    code.write_text("def f(data, job):\n    return data\n")
+    options = {"rewrite": SET, "data_callback": f"{code}:f"}
+    before = made(**options).version
+    assert made(**options, encrypt=REMOTE).version == before
+    assert made(**options | {"rewrite": (PATTERN,)}).version != before
+    assert made(rewrite=SET).version != before
+    code.write_text("def f(data, job):\n    return data + b''\n")
+    assert made(**options).version != before
