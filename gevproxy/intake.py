@@ -6,14 +6,14 @@ rules; what it returns then may find its source gone, and its job there again. K
 
 from collections.abc import Callable
 
-from gevproxy.config import ForwardConfig, UniquePolicy
+from gevproxy.config import UniquePolicy
 from gevproxy.errors import StageError
-from gevproxy.gearman import Job, Worker
+from gevproxy.gearman import Handle, Job, Oversized, Worker
 from gevproxy.late_checks import LateChecks
 from gevproxy.rejects import Rejects
+from gevproxy.shared import Shared
 from gevproxy.stages import Pipeline
-from gevproxy.status import Counters
-from gevproxy.window import Dated, Held, Place, Window
+from gevproxy.window import Dated, Held, Place
 
 
 class Intake:
@@ -25,27 +25,26 @@ class Intake:
 
     def __init__(
         self,
-        config: ForwardConfig,
+        shared: Shared,
         pipeline: Pipeline | None,
-        window: Window,
-        counters: Counters,
         *,
         late: LateChecks,
         rejects: Rejects,
         holds: Callable[[Worker], bool],
-        clock: Callable[[], float],
     ) -> None:
         self.pipeline = pipeline
         self.staged_since: float | None = None
-        self._window = window
-        self._counters = counters
+        self._window = shared.window
+        self._counters = shared.counters
+        self._clock = shared.clock
         self._late = late
         self._rejects = rejects
         self._holds = holds
-        self._clock = clock
         # No unique is passed on by a sync forward: a job whose client has gone is a zombie in
         # gearmand, and a resubmit with its unique is answered JOB_CREATED and vanishes.
-        self._keeps_unique = config.asynchronous and config.unique is UniquePolicy.KEEP
+        self._keeps_unique = (
+            shared.config.asynchronous and shared.config.unique is UniquePolicy.KEEP
+        )
 
     def take(self, worker: Worker, jobs: list[Job], now: float) -> None:
         """Send jobs through the stages and line them up."""
@@ -71,6 +70,12 @@ class Intake:
             self._window.hold([Held(job, job.unique, workload, now) for job, workload in pairs])
         else:
             self._window.hold([Held(job, b"", workload, now) for job, workload in pairs])
+
+    def pass_over(self, oversized: Oversized, now: float) -> None:
+        """Block for a job that was too large to be read; it is held without its payload."""
+        self._counters.received += 1
+        job = Job(Handle(oversized.handle), b"", b"", b"")
+        self._rejects.pass_over(Held(job, b"", b"", now), str(oversized.error))
 
     def _take_in_time(self, worker: Worker, job: Job, now: float) -> None:
         """Rows 6 and 16: take a job, or end it as a late check."""

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gevproxy.config import ForwardConfig, OnLate
+from gevproxy.config import OnLate
 from gevproxy.errors import StageError
 from gevproxy.events import Event
 from gevproxy.gearman import Job, Worker
-from gevproxy.log import EventLog
+from gevproxy.shared import Shared
 from gevproxy.stages import CheckReader
 from gevproxy.stages.late import Check, answer
-from gevproxy.status import Counters
-from gevproxy.window import Held, Window
+from gevproxy.window import Held
 
 _SAID: Final = {
     OnLate.ANSWER: "answered with UNKNOWN",
@@ -36,24 +35,21 @@ class LateChecks:
 
     def __init__(
         self,
-        config: ForwardConfig,
+        shared: Shared,
         reader: CheckReader | None,
-        window: Window,
-        counters: Counters,
-        log: EventLog,
         *,
         bury: Callable[[Held, str], None],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.answering = 0
         self.possible = reader is not None
-        self._max_age = config.max_age
-        self._on_late = config.on_late
-        self._decrypts = bool(config.decrypt)
+        self._max_age = shared.config.max_age
+        self._on_late = shared.config.on_late
+        self._decrypts = bool(shared.config.decrypt)
         self._reader = reader
-        self._window = window
-        self._counters = counters
-        self._log = log
+        self._window = shared.window
+        self._counters = shared.counters
+        self._log = shared.log
         self._bury = bury
         self._wall_clock = wall_clock
 

@@ -14,15 +14,13 @@ from functools import partial
 from typing import Final
 
 from gevproxy.comeback import Comeback
-from gevproxy.config import ForwardConfig
 from gevproxy.errors import GevproxyError
 from gevproxy.events import Event
 from gevproxy.gearman import Handle, Job
 from gevproxy.letterbox import Letterbox
-from gevproxy.log import EventLog
 from gevproxy.refusals import Row
-from gevproxy.status import Counters
-from gevproxy.window import Held, Window
+from gevproxy.shared import Shared
+from gevproxy.window import Held
 
 SILENT_AFTER: Final = 10.0
 """Seconds without an answer of the disk from which on no more jobs are taken."""
@@ -62,29 +60,22 @@ class Rejects:
 
     def __init__(
         self,
-        config: ForwardConfig,
-        window: Window,
-        counters: Counters,
-        log: EventLog,
+        shared: Shared,
         letterbox: Letterbox,
         *,
         complete: Callable[[Handle], None],
         fail: Callable[[Held], None],
         settle: Callable[[], None],
-        clock: Callable[[], float],
     ) -> None:
-        self._config = config
-        self._window = window
-        self._counters = counters
-        self._log = log
+        self._config, self._window, self._counters, self._log, self._clock = shared
         self._letterbox = letterbox
         self._complete = complete
         self._fail = fail
         self._settle = settle
-        self._clock = clock
         self.stages = Row()  # as the jobs came from the source
         self.target = Row()  # as the target answered
         self.answers = Row()  # to late checks, as the source answered
+        config = shared.config
         self.comeback = Comeback(config.window if config.asynchronous else config.workers)
         self.closed = False
         self.silent = False

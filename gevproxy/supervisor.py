@@ -19,7 +19,7 @@ from gevproxy.config import Config, ForwardConfig
 from gevproxy.errors import ConfigError, Problem
 from gevproxy.events import Event
 from gevproxy.expiry import days_until, to_renew
-from gevproxy.forward import Forward
+from gevproxy.forward import Forward, Means
 from gevproxy.gearman import Server
 from gevproxy.gearman.tls import Tls
 from gevproxy.letterbox import Letterbox
@@ -58,6 +58,11 @@ class Plan:
         """Of each forward with stages, what changes with them."""
         return {key: stages.version for key, stages in self.pipelines.items() if stages}
 
+    def means(self, forward: ForwardConfig) -> Means:
+        """Return what one forward needs of this."""
+        tls = self.tls.get(forward.source.server), self.tls.get(forward.target.server)
+        return Means(self.pipelines[forward.key], self.readers[forward.key], tls)
+
 
 def make_plan(
     config: Config,
@@ -90,11 +95,6 @@ def make_plan(
     if problems:
         raise ConfigError(tuple(problems))
     return Plan(config, pipelines, readers, tls)
-
-
-def _tls_of(forward: ForwardConfig, plan: Plan) -> tuple[Tls | None, Tls | None]:
-    """Return how a forward speaks TLS with its source and its target; None is plain text."""
-    return plan.tls.get(forward.source.server), plan.tls.get(forward.target.server)
 
 
 def _server_status(server: Server, tls: Tls, limit: float, now: float) -> ServerStatus:
@@ -167,12 +167,7 @@ class Supervisor:
         for key, forward in self._forwards.items():
             forward.bar("")
             new = wanted.get(key)
-            same = new is not None and same_limits and forward.tls == _tls_of(new, plan)
-            if (
-                new is not None
-                and same
-                and forward.adopt(new, plan.pipelines[key], plan.readers[key])
-            ):
+            if new is not None and same_limits and forward.adopt(new, plan.means(new)):
                 continue
             (changes.changed if new else changes.removed).append(key)
             if not forward.stopping:
@@ -303,12 +298,10 @@ class Supervisor:
     def _start(self, config: ForwardConfig, running_until: float | None = None) -> None:
         forward = Forward(
             config,
+            self._plan.means(config),
             self._counters[config.key],
             self._log,
-            pipeline=self._plan.pipelines[config.key],
-            reader=self._plan.readers[config.key],
-            tls=_tls_of(config, self._plan),
-            letterbox=self._letterbox,
+            self._letterbox,
             max_packet=self._plan.config.max_packet,
             on_crash=self._on_crash,
             running_until=running_until,
