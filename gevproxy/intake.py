@@ -4,7 +4,7 @@ Rows 6 and 16 of the table in CONTRIBUTING.md. A callback among the stages may y
 rules; what it returns then may find its source gone, and its job there again. Knows no target.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gevproxy.config import UniquePolicy
 from gevproxy.errors import StageError
@@ -47,26 +47,34 @@ class Intake:
         )
 
     def take(self, worker: Worker, jobs: list[Job], now: float) -> None:
-        """Send jobs through the stages and line them up."""
-        if self._late.possible:
-            for job in jobs:
-                self._take_in_time(worker, job, now)
-            return
+        """Send jobs through the stages and line them up: in a row where none is an exception."""
+        closed = self._rejects.closed
+        deadlines: Sequence[float | None] = (None,) * len(jobs)
+        if self._late.possible and not closed:
+            deadlines = [self._late.deadline(job, now) for job in jobs]
+        late = self._late.possible and any(_is_late(deadline, now) for deadline in deadlines)
         workloads: list[bytes] | None = None
-        if not self._rejects.closed:
+        if not closed and not late:
             workloads = [job.workload for job in jobs]
             if self.pipeline is not None:
                 workloads = self.pipeline.row(jobs)
         if workloads is None:
-            for job in jobs:
-                self._take_one(worker, job, now)
+            for job, deadline in zip(jobs, deadlines, strict=True):
+                self._take_in_time(worker, job, now, deadline)
             return
         if self.pipeline is not None:
             self._rejects.stages.broken()
         self._counters.received += len(jobs)
         self._counters.bytes_in += sum([len(job.workload) for job in jobs])
         pairs = zip(jobs, workloads, strict=True)
-        if self._keeps_unique:
+        if self._late.possible:
+            self._window.hold(
+                [
+                    _held(job, job.unique if self._keeps_unique else b"", workload, now, deadline)
+                    for (job, workload), deadline in zip(pairs, deadlines, strict=True)
+                ]
+            )
+        elif self._keeps_unique:
             self._window.hold([Held(job, job.unique, workload, now) for job, workload in pairs])
         else:
             self._window.hold([Held(job, b"", workload, now) for job, workload in pairs])
@@ -77,19 +85,16 @@ class Intake:
         job = Job(Handle(oversized.handle), b"", b"", b"")
         self._rejects.pass_over(Held(job, b"", b"", now), str(oversized.error))
 
-    def _take_in_time(self, worker: Worker, job: Job, now: float) -> None:
+    def _take_in_time(self, worker: Worker, job: Job, now: float, deadline: float | None) -> None:
         """Rows 6 and 16: take a job, or end it as a late check."""
         if not self._holds(worker):
             return  # a callback has waited, and the rest of the batch is at the source again
-        deadline = None if self._rejects.closed else self._late.deadline(job, now)
-        if deadline is None or now < deadline:
-            self._take_one(worker, job, now, deadline)
-        else:
+        if _is_late(deadline, now) and not self._rejects.closed:
             self._late.take(worker, job, now)
+        else:
+            self._take_one(worker, job, now, deadline)
 
-    def _take_one(
-        self, worker: Worker, job: Job, now: float, deadline: float | None = None
-    ) -> None:
+    def _take_one(self, worker: Worker, job: Job, now: float, deadline: float | None) -> None:
         closed = self._rejects.closed
         staged = (job, "") if closed else self._stage(job)
         if not self._holds(worker):
@@ -137,11 +142,7 @@ class Intake:
         if self.pipeline is not None:
             rejects.stages.broken()
         unique = outcome.unique if self._keeps_unique else b""
-        if deadline is None:
-            held = Held(job, unique, outcome.workload, since)
-        else:
-            held = Dated(job, unique, outcome.workload, since, deadline)
-        self._window.hold([held])
+        self._window.hold([_held(job, unique, outcome.workload, since, deadline)])
 
     def try_again(self, worker: Worker) -> None:
         """Try what is held in vain, where jobs that run on keep the forward at its source."""
@@ -157,3 +158,13 @@ class Intake:
                 failed.pop(held, None)
                 self._window.settle(held)
                 self._line_up(worker, held.job, staged, held.since)
+
+
+def _is_late(deadline: float | None, now: float) -> bool:
+    return deadline is not None and now >= deadline
+
+
+def _held(job: Job, unique: bytes, workload: bytes, since: float, deadline: float | None) -> Held:
+    if deadline is None:
+        return Held(job, unique, workload, since)
+    return Dated(job, unique, workload, since, deadline)

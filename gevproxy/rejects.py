@@ -121,6 +121,8 @@ class Rejects:
     def _block_for(self, held: Held, why: str, row: Row | None) -> None:
         """Row 13: the job stays held and goes back with the rest."""
         self.comeback.failed[held] = (why, row)
+        if self.closed and self._block:
+            return  # what was under way meets the same fate, and that is no other block
         self._block, self._row = why, row
         self._close(why, held.job)
 

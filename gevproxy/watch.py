@@ -14,7 +14,7 @@ from typing import Final
 import gevent
 
 from gevproxy.config import Config
-from gevproxy.errors import GearmanError, LinkError
+from gevproxy.errors import LinkError
 from gevproxy.events import Event
 from gevproxy.gearman import Server
 from gevproxy.gearman.admin import STATUS, Depth, StatusReader
@@ -116,7 +116,7 @@ class Watch:
                 with connect(server, tls) as sock:
                     reached = True
                     told = ask(sock, queues)
-            except GearmanError as error:
+            except Exception as error:  # noqa: BLE001 - GearmanError, or no thread for a name, say
                 failures += 1
                 mute = mute + 1 if reached else 0
                 if failures == GIVE_UP_AFTER:

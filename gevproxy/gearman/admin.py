@@ -59,7 +59,7 @@ class StatusReader:
             self._read(line)
 
     def _read(self, line: bytes) -> None:
-        columns = line.split(b"\t")
+        columns = line.rsplit(b"\t", _COLUMNS - 1)  # a name may hold a tab
         if len(columns) != _COLUMNS:
             raise ProtocolError("no answer to status")
         if columns[0] in self.depths:

@@ -91,7 +91,7 @@ def _open(server: Server) -> socket.socket:
     try:
         sock.settimeout(CONNECT_DEADLINE)
         sock.connect(address)
-    except OSError:
+    except BaseException:  # OSError, or our greenlet is killed
         sock.close()
         raise
     return sock

@@ -93,6 +93,21 @@ def test_row_13_the_eleventh_refusal_blocks_with_its_reason_and_harms_no_other_j
     assert "never to be read" not in str(proxy.records)
 
 
+def test_row_13_what_is_refused_behind_the_eleventh_is_the_same_block(
+    gearmand_a: Gearmand,
+) -> None:
+    """It was under way already. Who counts blocks counts one, and hears of the first reason."""
+    poison = [POISON._replace(unique=b"poison-%d" % number) for number in range(40)]
+    with RefusesInTurn() as target, relay(gearmand_a, target) as proxy:
+        submit(gearmand_a.port, poison)
+        target.wait_pending(40)
+        target.release(40)
+        proxy.wait_event("source_left")
+        counters = proxy.only_stats()["counters"]
+        assert (counters["refused"], counters["dead_lettered"]) == (40, 10)
+        assert (counters["blocks"], counters["given_back"]) == (1, 30)
+
+
 def test_row_13_a_job_that_blocks_is_tried_again_until_it_passes(gearmand_a: Gearmand) -> None:
     """Alone at its source, it waits there between the attempts."""
     ledger = Ledger()

@@ -1,12 +1,12 @@
 """The depths of the queues at both ends: shown, heeded, and harmless where nobody tells them."""
 
-import json
 from pathlib import Path
 from random import Random
 
 import gevent
 
-from gevproxy.config import load
+from gevproxy.config.model import Config, ForwardConfig, QueueAddress
+from gevproxy.gearman import Server
 from gevproxy.log import EventLog, open_log
 from gevproxy.watch import Watch
 from tests.kit.eventually import eventually
@@ -14,13 +14,14 @@ from tests.kit.peers import Consumer, Job, numbered, submit
 from tests.kit.ports import free_port
 from tests.kit.relay import config
 from tests.kit.scripted import ScriptedServer
-from tests.kit.servers import Geard, Gearmand, Server
+from tests.kit.servers import Geard, Gearmand
+from tests.kit.servers import Server as JobServer
 from tests.relay.forwarding import HERE, THERE, CheckedRelay, forward, wait_queue
 
 NAMES = ("source_waiting", "target_waiting", "target_workers")
 
 
-def watching(source: Server, target: Server, poll: float, **options: object) -> CheckedRelay:
+def watching(source: JobServer, target: JobServer, poll: float, **options: object) -> CheckedRelay:
     return CheckedRelay(config(forward(source, target, **options), poll=poll))
 
 
@@ -104,13 +105,28 @@ class Hasty(Random):
 
 def test_a_server_that_is_away_is_tried_at_every_poll(tmp_path: Path) -> None:
     """It comes back with all that has waited for it: a limit is to hold from then on."""
-    path, rng = tmp_path / "x.json", Hasty()
-    server = f"127.0.0.1:{free_port()}"
-    path.write_text(json.dumps(config({f"{server}/a": f"{server}/b"}, poll=1)))
-    watch = Watch(lambda _server, _told: None, EventLog(open_log(str(tmp_path / "log"))), rng)
-    watch.follow(load([path], environ={}), {})
-    with gevent.Timeout(30):  # waiting longer and longer it would take minutes
-        while rng.waits < 50:
+    # Waiting longer and longer it would take minutes.
+    assert "refused" in asked_in_vain(tmp_path, Server("127.0.0.1", free_port()), 50)
+
+
+def test_an_error_that_nobody_expects_is_no_end_of_asking(tmp_path: Path) -> None:
+    """The figures go as ever, or a forward that they hold back would never run again."""
+    assert "port must be" in asked_in_vain(tmp_path, Server("127.0.0.1", 70_000), 10)
+
+
+def asked_in_vain(folder: Path, server: Server, times: int) -> str:
+    """Ask a server so often; return what the log says once nothing is told any more."""
+    rng = Hasty()
+    forgotten: list[Server] = []
+    log = EventLog(open_log(str(folder / "log")))
+    watch = Watch(lambda server, told: forgotten.append(server) if not told else None, log, rng)
+    forward = ForwardConfig(source=QueueAddress(server, "a"), target=QueueAddress(server, "b"))
+    watch.follow(Config(forwards=(forward,), poll=1.0), {})
+    with gevent.Timeout(30):
+        while rng.waits < times:
             gevent.sleep(0.01)
     watch.stop()
-    assert "watch_failed" in (tmp_path / "log").read_text()
+    assert forgotten == [server]
+    text = (folder / "log").read_text()
+    assert "watch_failed" in text
+    return text

@@ -19,6 +19,13 @@ def test_an_answer_in_pieces(step: int) -> None:
     assert reader.depths == {b"q": Depth(10, 4), b"unknown": Depth(0, 0)}
 
 
+def test_a_name_may_hold_a_tab() -> None:
+    """Anybody may make such a queue, and all others are still to be told of."""
+    reader = StatusReader([b"q"])
+    reader.feed(b"a\tb\t1\t0\t0\nq\t3\t1\t2\n.\n")
+    assert reader.depths == {b"q": Depth(2, 2)}
+
+
 def test_thousands_of_queues_leave_nothing_behind() -> None:
     reader = StatusReader([b"q9999"])
     for n in range(10_000):
