@@ -6,6 +6,7 @@ meanwhile; it writes to another segment. Plain blocking sockets, each wait with 
 to no person: that is `dead_letters_command.py`.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ DEADLINE: Final = 60.0
 """Seconds without any progress until a source counts as dead: a full window on a thin link."""
 
 _RECEIVE: Final = 64 * 1024
+
+_LOOK_UP: Final = 1.0
+"""Seconds of one wait: a Ctrl-C that comes just before it is seen only behind it."""
 
 
 @dataclass(slots=True)
@@ -156,7 +160,7 @@ class _Source:
         self._client: Client[_Sent] = Client()
         self._bytes = 0  # of payload, without an answer
         self._sock = connect(server, tls)
-        self._sock.settimeout(deadline)
+        self._deadline = deadline
 
     def submit(self, sent: _Sent, queue: str, letter: Letter) -> None:
         """Line a letter up. ValueError where it cannot be said in Gearman."""
@@ -168,7 +172,7 @@ class _Source:
         while self._client.unconfirmed and (finish or self._is_full):
             try:
                 self._send()
-                data = self._sock.recv(_RECEIVE)
+                data = self._receive()
             except OSError as error:
                 raise LinkError(reason_of(error)) from error
             if not data:
@@ -187,8 +191,19 @@ class _Source:
     def _is_full(self) -> bool:
         return self._client.unconfirmed >= WINDOW or self._bytes >= WINDOW_BYTES
 
+    def _receive(self) -> bytes:
+        end = time.monotonic() + self._deadline
+        while True:
+            self._sock.settimeout(min(_LOOK_UP, self._deadline))
+            try:
+                return self._sock.recv(_RECEIVE)
+            except TimeoutError:
+                if time.monotonic() >= end:
+                    raise
+
     def _send(self) -> None:
         """Send all that is lined up; the deadline counts from each piece that the kernel takes."""
+        self._sock.settimeout(self._deadline)
         while piece := self._client.outbox.take():
             rest = memoryview(piece)
             while rest:

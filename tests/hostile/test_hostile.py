@@ -210,6 +210,7 @@ def resist(source: Gearmand, target: Gearmand, sick: Record, peer: Peer, reason:
     ):
         submit(source.port, ledger.book(numbered(HERE, 1000)))
         consumer.wait_for(1000)
+        wait_queue(source, total=0)  # or what comes below would be taken for these
         (key,) = sick
         eventually(lambda: proxy.events("source_up", forward=key), what="an answer at both ends")
         before = proxy.rss()
