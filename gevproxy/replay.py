@@ -6,6 +6,9 @@ meanwhile; it writes to another segment. Plain blocking sockets, each wait with 
 to no person: that is `dead_letters_command.py`.
 """
 
+import contextlib
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +35,7 @@ DEADLINE: Final = 60.0
 _RECEIVE: Final = 64 * 1024
 
 _LOOK_UP: Final = 1.0
-"""Seconds of one wait: a Ctrl-C that comes just before it is seen only behind it."""
+"""Seconds of one wait, behind which a Ctrl-C is looked for."""
 
 
 @dataclass(slots=True)
@@ -89,7 +92,7 @@ class _Replay:
 
     def run(self, takes: Callable[[Entry], bool]) -> Result:
         try:
-            with self._letters.alone():
+            with self._letters.alone(), _interruptible():
                 self._letters.close_current()
                 for segment in self._letters.closed():
                     self._replay(segment, takes)
@@ -150,6 +153,27 @@ class _Replay:
             self._result.refusals[f"{answer.code}: {answer.text}"] += 1
 
 
+_interrupted = threading.Event()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Note a Ctrl-C, in the main thread alone; an exception would be lost in gevent's loop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        _interrupted.set()
+
+    _interrupted.clear()
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Source:
     """A connection to one source: letters go out in a window, answers come back in their order.
 
@@ -198,6 +222,8 @@ class _Source:
             try:
                 return self._sock.recv(_RECEIVE)
             except TimeoutError:
+                if _interrupted.is_set():
+                    raise KeyboardInterrupt from None
                 if time.monotonic() >= end:
                     raise
 
