@@ -6,10 +6,6 @@ meanwhile; it writes to another segment. Plain blocking sockets, each wait with 
 to no person: that is `dead_letters_command.py`.
 """
 
-import contextlib
-import signal
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,9 +29,6 @@ DEADLINE: Final = 60.0
 """Seconds without any progress until a source counts as dead: a full window on a thin link."""
 
 _RECEIVE: Final = 64 * 1024
-
-_LOOK_UP: Final = 1.0
-"""Seconds of one wait, behind which a Ctrl-C is looked for."""
 
 
 @dataclass(slots=True)
@@ -92,7 +85,7 @@ class _Replay:
 
     def run(self, takes: Callable[[Entry], bool]) -> Result:
         try:
-            with self._letters.alone(), _interruptible():
+            with self._letters.alone():
                 self._letters.close_current()
                 for segment in self._letters.closed():
                     self._replay(segment, takes)
@@ -153,27 +146,6 @@ class _Replay:
             self._result.refusals[f"{answer.code}: {answer.text}"] += 1
 
 
-_interrupted = threading.Event()
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Note a Ctrl-C, in the main thread alone; an exception would be lost in gevent's loop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: object) -> None:
-        _interrupted.set()
-
-    _interrupted.clear()
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 class _Source:
     """A connection to one source: letters go out in a window, answers come back in their order.
 
@@ -184,7 +156,7 @@ class _Source:
         self._client: Client[_Sent] = Client()
         self._bytes = 0  # of payload, without an answer
         self._sock = connect(server, tls)
-        self._deadline = deadline
+        self._sock.settimeout(deadline)
 
     def submit(self, sent: _Sent, queue: str, letter: Letter) -> None:
         """Line a letter up. ValueError where it cannot be said in Gearman."""
@@ -196,7 +168,7 @@ class _Source:
         while self._client.unconfirmed and (finish or self._is_full):
             try:
                 self._send()
-                data = self._receive()
+                data = self._sock.recv(_RECEIVE)
             except OSError as error:
                 raise LinkError(reason_of(error)) from error
             if not data:
@@ -215,21 +187,8 @@ class _Source:
     def _is_full(self) -> bool:
         return self._client.unconfirmed >= WINDOW or self._bytes >= WINDOW_BYTES
 
-    def _receive(self) -> bytes:
-        end = time.monotonic() + self._deadline
-        while True:
-            self._sock.settimeout(min(_LOOK_UP, self._deadline))
-            try:
-                return self._sock.recv(_RECEIVE)
-            except TimeoutError:
-                if _interrupted.is_set():
-                    raise KeyboardInterrupt from None
-                if time.monotonic() >= end:
-                    raise
-
     def _send(self) -> None:
         """Send all that is lined up; the deadline counts from each piece that the kernel takes."""
-        self._sock.settimeout(self._deadline)
         while piece := self._client.outbox.take():
             rest = memoryview(piece)
             while rest:

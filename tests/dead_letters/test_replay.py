@@ -331,10 +331,23 @@ def test_the_relay_writes_while_replays_run(gearmand: Gearmand, folder: Path) ->
 
 
 def command(folder: Path) -> subprocess.Popen[str]:
-    """Start a replay of all letters as a process."""
+    """Start a replay of all letters as a process that heeds SIGINT.
+
+    What a shell has started in the background ignores it, and hands that on to its children.
+    """
     verb = ("dead-letters", "replay")
     return subprocess.Popen(
-        [sys.executable, "-m", "gevproxy", *verb, "--all", "--folder", str(folder)],
+        [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "gevproxy",
+            *verb,
+            "--all",
+            "--folder",
+            str(folder),
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
