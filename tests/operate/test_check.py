@@ -19,17 +19,23 @@ from tests.kit.servers import Geard, Gearmand
 DEADLINE = 60
 
 
-def check(folder: Path, source: str, target: str, *options: str) -> tuple[int, str]:
-    """Check a config of one forward; return exit code and output."""
-    file = folder / "gevproxy.json"
-    file.write_text(json.dumps({"queues": {f"{source}/q": f"{target}/q"}}))
-    done = subprocess.run(
-        [sys.executable, "-m", "gevproxy", "check", "--config", str(file), *options],
+def ran(*options: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `gevproxy check` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "gevproxy", "check", *map(str, options)],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=DEADLINE,
         check=False,
     )
+
+
+def check(folder: Path, source: str, target: str, *options: str) -> tuple[int, str]:
+    """Check a config of one forward; return exit code and output."""
+    file = folder / "gevproxy.json"
+    file.write_text(json.dumps({"queues": {f"{source}/q": f"{target}/q"}}))
+    done = ran("--config", file, *options)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -114,15 +120,8 @@ FORWARD = {"remote_queue": "127.0.0.1:4731/q"}
 
 def check_as(user: str, *folders: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Check files and folders with the rights of a user."""
-    options = [word for folder in folders for word in ("--config", str(folder))]
-    return subprocess.run(
-        [sys.executable, "-m", "gevproxy", "check", "--as", user, *options],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    options = [word for folder in folders for word in ("--config", folder)]
+    return ran("--as", user, *options, **environment)
 
 
 @pytest.fixture
@@ -193,13 +192,7 @@ def test_a_key_file_of_two_lines_is_warned_of(tmp_path: Path) -> None:
     good.write_text("s3cret \n\n")
     good.chmod(0o600)
     file = write(tmp_path, "q", decrypt=["file:key", "file:good"], encrypt="file:key")
-    done = subprocess.run(
-        [sys.executable, "-m", "gevproxy", "check", "--config", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = ran("--config", file)
     assert (done.returncode, done.stderr) == (0, "")
     warning = "has more than one line, and only the first is the key: remove the others"
     assert done.stdout == f"ok: 1 forwards\nwarning: the key file {key} {warning}\n"
@@ -212,13 +205,7 @@ def test_a_folder_for_dead_letters_that_is_open_to_others_is_warned_of(tmp_path:
     file = tmp_path / "gevproxy.json"
     queues = {"127.0.0.1:4730/q": FORWARD}
     file.write_text(json.dumps({"queues": queues, "dead_letters": "letters"}))
-    done = subprocess.run(
-        [sys.executable, "-m", "gevproxy", "check", "--config", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = ran("--config", file)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"\nwarning: the folder of dead letters {folder} is open to others" in done.stdout
 
