@@ -46,7 +46,7 @@ soak: setup servers ## random faults while jobs flow: make soak JOBS=1000000 FAU
 servers: ## install by apt what the tests use and is missing: gearmand, stunnel, iptables and the like
 	@{ which gearmand gearadmin gearman ip iptables ss openssl logrotate stunnel4 && perl -MGearman::Client -e1; } >/dev/null 2>&1 || { $(APT) update && $(APT) install -y --no-install-recommends gearman-job-server gearman-tools iproute2 iptables openssl logrotate stunnel4 perl libgearman-client-perl; }
 
-bench: setup servers ## measure the relay against a bare one: about a quarter of an hour; ARGS="--quick plain sync" less
+bench: setup servers ## measure the relay against a bare one: about ten minutes; ARGS="--quick plain sync" less
 	$(BIN)/python -m tests.bench $(ARGS)
 
 bench-plot: $(VENV)/.bench ## draw the long run in bench.json into docs: make bench ARGS="soak --soak 1800"
